@@ -1,0 +1,103 @@
+"""The ledger itself: each call is one transaction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from fuseline.clock import Clock
+from fuseline.engine import Plan, Rules
+from fuseline.engine.effects import Verdict
+from fuseline.engine.events import RunDuePassed, StepDuePassed
+from fuseline.ledger.batch import Batch
+from fuseline.ledger.definitions import Definitions
+from fuseline.ledger.items import Dispatch, Occurrence, Outcome
+from fuseline.model.messages import StepAssignment
+from fuseline.model.schema import WorkflowSchema
+from fuseline.model.views import WorkerView
+from fuseline.storage.base import Due, RuntimeStorage, Transaction
+
+Renewals = Callable[[Due], float | None]
+"""Until when heartbeats have carried a lease; None: nobody has heard of its holder."""
+
+
+def _no_renewals(_due: Due) -> float | None:
+    return None
+
+
+class Ledger:
+    """Applies events to a storage. One instance is used by one thread at a time.
+
+    `counts` holds how many events met each verdict: duplicates and stale reports are counted, not hidden.
+    `earliest_due` is the earliest deadline that was saved since somebody set it to None: when to look again.
+    """
+
+    def __init__(self, storage: RuntimeStorage, clock: Clock, rules: Rules | None = None) -> None:
+        self.storage = storage
+        self.clock = clock
+        self.rules = rules or Rules()
+        self.counts: Counter[Verdict] = Counter()
+        self.earliest_due: float | None = None
+        self._definitions = Definitions(storage, clock, self.rules)
+
+    def register(self, schemas: Iterable[WorkflowSchema], worker: WorkerView | None = None) -> None:
+        """Make workflow versions known, and the worker that executes them, all or nothing.
+
+        Raises `SchemaConflictError` when a version is known with another graph, or given twice and not alike, and
+        `InvalidSchemaError` when a policy is misconfigured or `inputs_schema` is no JSON Schema.
+        """
+        self._definitions.register(schemas, worker)
+
+    def plan(self, workflow_id: str, version: str) -> Plan:
+        """The compiled plan of a registered version. Raises `UnknownWorkflowError`."""
+        return self._definitions.plan(workflow_id, version)
+
+    def schema(self, workflow_id: str, version: str) -> WorkflowSchema:
+        """A registered version, as it was registered last. Raises `UnknownWorkflowError`."""
+        return self._definitions.schema(workflow_id, version)
+
+    def apply(self, items: Sequence[Dispatch | Occurrence]) -> list[Outcome]:
+        """Decide on each item in order and commit all of it at once; an outcome an item, in order.
+
+        An item that is wrong (unknown run, unknown workflow) gets an outcome with its `error` and harms no other.
+        """
+        with self.storage.transaction() as tx:
+            outcomes = self._batch(tx).run(items)
+        self.counts.update(outcome.verdict for outcome in outcomes)
+        return outcomes
+
+    def apply_due(self, limit: int = 500, renewals: Renewals = _no_renewals) -> list[Outcome]:
+        """Take up to `limit` timers that have run out and decide on them. An empty list: nothing was due."""
+        with self.storage.transaction() as tx:
+            items = [
+                Occurrence(
+                    due.instance_id,
+                    RunDuePassed() if due.step is None else StepDuePassed(due.step, renewals(due)),
+                )
+                for due in tx.take_due(self.clock.now(), limit)
+            ]
+            outcomes = self._batch(tx).run(items) if items else []
+        self.counts.update(outcome.verdict for outcome in outcomes)
+        return outcomes
+
+    def offer_again(self, attempts: Iterable[tuple[str, str, int]]) -> list[Outcome]:
+        """The assignments of these (instance_id, step, attempt) that are still QUEUED; no row changes.
+
+        For a broker that kept them in memory and starts anew.
+        """
+        with self.storage.transaction() as tx:
+            return self._batch(tx).offer(attempts)
+
+    def rebuild(self, instance_id: str, step: str, attempt: int) -> StepAssignment | None:
+        """The assignment of an attempt, with what its step requires as it is recorded now; None when it is gone.
+
+        Raises `UnknownWorkflowError`.
+        """
+        with self.storage.transaction() as tx:
+            return self._batch(tx).rebuild(instance_id, step, attempt)
+
+    def _batch(self, tx: Transaction) -> Batch:
+        return Batch(self._definitions, tx, self.clock.now(), self._note_due)
+
+    def _note_due(self, due_at: float) -> None:
+        self.earliest_due = due_at if self.earliest_due is None else min(self.earliest_due, due_at)

@@ -1,0 +1,72 @@
+"""The states of steps and runs. Why a step failed is a field (`StepError.cause`), not one more state."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """State of one step in one run."""
+
+    PENDING = "PENDING"
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    SKIPPED = "SKIPPED"
+
+    @property
+    def is_terminal(self) -> bool:
+        """True when the step will not change any more."""
+        return self in TERMINAL_STEPS
+
+
+TERMINAL_STEPS = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.SKIPPED})
+
+
+class RunStatus(StrEnum):
+    """State of one run."""
+
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_terminal(self) -> bool:
+        """True when the run will not change any more, unless an operator replays one of its dead letters."""
+        return self is not RunStatus.RUNNING
+
+
+class DeadLetterState(StrEnum):
+    """What has become of a dead letter."""
+
+    OPEN = "open"  # nobody has dealt with it
+    REPLAYED = "replayed"  # its step got a fresh attempt
+    DISCARDED = "discarded"  # somebody decided that it stays as it is
+
+
+class DeadLetterReason(StrEnum):
+    """Why a step has no attempt left."""
+
+    EXPIRED = "expired"  # no worker took it within its expiry
+    POISON = "poison"  # every worker that took it was lost: leases, or RabbitMQ's delivery limit
+    REJECTED = "rejected"  # a worker refused the assignment
+    TIMEOUT = "timeout"  # it ran longer than its execution timeout
+    INVALID = "invalid"  # its inputs, result or assignment did not fit
+    FAILED = "failed"  # its body raised, and its retries are used up
+
+
+class Trigger(StrEnum):
+    """When a step with several requirements starts (`TriggerPolicy`)."""
+
+    ALL_SUCCESS = "all_success"
+    ALL_DONE = "all_done"
+    ONE_SUCCESS = "one_success"
+    ONE_FAILED = "one_failed"
+
+    @property
+    def is_cleanup(self) -> bool:
+        """True for the rules whose steps still start in a failing run."""
+        return self in (Trigger.ALL_DONE, Trigger.ONE_FAILED)
