@@ -1,0 +1,46 @@
+"""Where runs live: in memory, in SQLite, in PostgreSQL."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fuseline.storage.base import (
+    Changes,
+    Due,
+    Loaded,
+    RuntimeStorage,
+    StoredRun,
+    StoredSchema,
+    Transaction,
+    Wanted,
+)
+from fuseline.storage.memory import MemoryRuntimeStorage
+
+if TYPE_CHECKING:
+    from fuseline.storage.sql.postgres import PostgresRuntimeStorage
+    from fuseline.storage.sql.sqlite import SqliteRuntimeStorage
+
+__all__ = [
+    "Changes",
+    "Due",
+    "Loaded",
+    "MemoryRuntimeStorage",
+    "PostgresRuntimeStorage",
+    "RuntimeStorage",
+    "SqliteRuntimeStorage",
+    "StoredRun",
+    "StoredSchema",
+    "Transaction",
+    "Wanted",
+]
+
+# SQLAlchemy is imported by whoever uses it: this package is imported by every `import fuseline`, which it would treble.
+_SQL = {
+    "PostgresRuntimeStorage": "fuseline.storage.sql.postgres",
+    "SqliteRuntimeStorage": "fuseline.storage.sql.sqlite",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SQL:
+        return getattr(importlib.import_module(_SQL[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

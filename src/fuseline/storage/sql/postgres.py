@@ -1,0 +1,241 @@
+"""PostgreSQL by psycopg: several coordinators."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from sqlalchemy import URL, Engine, PoolProxiedConnection, create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import NullPool
+
+from fuseline.errors import CallerError, FatalError, FuselineError, MigrationError, StorageUnavailableError
+from fuseline.storage.sql.migrating import bring_up_to_date, check_revision, find_revision
+from fuseline.storage.sql.session import Row, Session
+from fuseline.storage.sql.statements import PostgresStatements, Statement
+from fuseline.storage.sql.storage import SqlRuntimeStorage
+
+IDLE_SECONDS = 1.0
+"""A connection that was not used for so long is tried before it is used."""
+POOL_SECONDS = 10.0
+STATEMENT_BYTES = 16 * 1024 * 1024
+"""Rows that one statement writes, as JSON: it must end in time, and no message to PostgreSQL may have a gigabyte."""
+
+# Every statement here has an index to go by. The planner, asked while the tables are small, would read them whole, and a
+# prepared statement keeps its plan while they grow; whole tables cost too much then, and so does compiling (jit) for the
+# cost that it assigns to what is turned off.
+_PLANNER = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+_SESSION = {
+    "statement_timeout": "10s",
+    "lock_timeout": "5s",
+    # A process that is stopped in a transaction must not keep its runs from the others for ever.
+    "idle_in_transaction_session_timeout": "30s",
+    "default_transaction_isolation": r"read\ committed",
+}
+_KEEPALIVE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
+class PostgresRuntimeStorage(SqlRuntimeStorage):
+    """Runs in a PostgreSQL database, which several coordinators may share.
+
+    Its tables must be those of this version (`fuseline db upgrade`): `MigrationError` says so where they are not. With
+    `upgrade` the constructor brings them up to date, which takes the right to create tables. Thread-safe, with up to
+    `pool_size` connections.
+
+    Raises `CallerError` for a URL that is none, `MigrationError`, `StorageUnavailableError`.
+    """
+
+    def __init__(self, url: str, *, upgrade: bool = False, pool_size: int = 10) -> None:
+        if upgrade:
+            upgrading = postgres_engine(make_url(url), for_one=True)
+            with explained():
+                bring_up_to_date(upgrading)
+        engine = postgres_engine(make_url(url), pool_size=pool_size)
+        super().__init__(engine, _statements())
+        try:
+            with explained(), engine.connect() as connection:
+                check_revision(find_revision(connection))
+        except BaseException:
+            engine.dispose()
+            raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        with self._session(autocommit=True) as session:
+            yield session
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with self._session(autocommit=False) as session:
+            yield session
+        self.commits += 1
+
+    @contextmanager
+    def _session(self, *, autocommit: bool) -> Iterator[Session]:
+        self._check_open()
+        with explained():
+            connection = self._connect()
+            driver: Any = connection.driver_connection
+            try:
+                driver.autocommit = autocommit
+                session = _PostgresSession(driver)
+                try:
+                    yield session
+                    if not autocommit:
+                        driver.commit()
+                except BaseException:
+                    if not driver.closed:
+                        driver.rollback()
+                    raise
+                finally:
+                    self.statements += session.executed
+            finally:
+                self._give_back(connection)
+
+    def _connect(self) -> PoolProxiedConnection:
+        connection = self.engine.raw_connection()
+        used_at = connection.info.get("used_at")
+        if used_at is not None and time.monotonic() - used_at > IDLE_SECONDS:
+            driver: Any = connection.driver_connection
+            try:
+                driver.autocommit = True
+                driver.execute("SELECT 1")
+            except psycopg.OperationalError:
+                # The others are as old: none of them is tried.
+                connection.invalidate()
+                self.engine.dispose()
+                return self.engine.raw_connection()
+        return connection
+
+    def _give_back(self, connection: PoolProxiedConnection) -> None:
+        driver: Any = connection.driver_connection
+        if driver.closed:
+            connection.invalidate()
+            self.engine.dispose()
+        else:
+            connection.info["used_at"] = time.monotonic()
+        connection.close()
+
+    def now(self) -> float:
+        """The server's clock."""
+        with self._reading() as session:
+            return float(session.all(self._sql.now)[0][0])
+
+
+class _PostgresSession(Session):
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        super().__init__()
+        self._cursor = connection.cursor()
+
+    def all(self, statement: Statement, **parameters: Any) -> list[Row]:
+        return self._execute(statement, parameters).fetchall()
+
+    def run(self, statement: Statement, **parameters: Any) -> int:
+        return self._execute(statement, parameters).rowcount
+
+    def of_keys(self, statement: Statement, keys: Iterable[tuple[str, str]]) -> list[Row]:
+        pairs = list(keys)
+        parameters = {"firsts": [pair[0] for pair in pairs], "seconds": [pair[1] for pair in pairs]}
+        return self._execute(statement, parameters).fetchall()
+
+    def write(self, statement: Statement, rows: Sequence[Row]) -> int:
+        columns = statement.columns
+        text = _dumps([dict(zip(columns, row, strict=True)) for row in rows])
+        if len(text) > STATEMENT_BYTES and len(rows) > 1:
+            half = len(rows) // 2
+            return self.write(statement, rows[:half]) + self.write(statement, rows[half:])
+        return self._execute(statement, {"rows": text}).rowcount
+
+    def _execute(self, statement: Statement, parameters: dict[str, Any]) -> psycopg.Cursor[Any]:
+        self.executed += 1
+        try:
+            # Prepared at once: what is executed here is executed for as long as the connection lives.
+            return self._cursor.execute(statement.text, parameters, prepare=True)
+        except UnicodeEncodeError as error:
+            raise CallerError(f"a text that PostgreSQL cannot hold: {error}") from error
+
+
+def _dumps(rows: list[dict[str, Any]]) -> str:
+    try:
+        return json.dumps(rows, allow_nan=False)
+    except ValueError as error:
+        raise CallerError(f"a number that PostgreSQL cannot hold: {error}") from error
+
+
+@cache
+def _statements() -> PostgresStatements:
+    return PostgresStatements()
+
+
+def postgres_engine(url: URL, *, for_one: bool = False, pool_size: int = 10) -> Engine:
+    """An engine. `for_one`: keeps no connection, and bounds no statement, as a migration may take long."""
+    ours = _SESSION | _PLANNER if not for_one else {}
+    # What the URL asks for comes last and wins.
+    asked = url.query.get("options", "")
+    options = " ".join([*(f"-c {name}={value}" for name, value in ours.items()), str(asked)]).strip()
+    plain = url.difference_update_query(["options"])
+    defaults = {name: value for name, value in _KEEPALIVE.items() if name not in url.query}
+    if "application_name" not in url.query:
+        defaults["application_name"] = "fuseline"  # type: ignore[assignment]
+    sizes: dict[str, Any] = (
+        {"poolclass": NullPool}
+        if for_one
+        else {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": POOL_SECONDS}
+    )
+    return create_engine(
+        plain.set(drivername="postgresql+psycopg"), connect_args={**defaults, "options": options}, **sizes
+    )
+
+
+_UNFIT = (errors.UndefinedTable, errors.UndefinedColumn)
+_WRONG = (psycopg.DataError, psycopg.ProgrammingError)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """The driver's and the pool's errors as what they mean."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _explain(error) from error
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg.Error):
+            raise
+        raise _explain(error.orig) from error
+    except PoolTimeoutError as error:
+        raise StorageUnavailableError("all connections to the database are in use") from error
+
+
+def _explain(error: psycopg.Error) -> FuselineError:
+    told = " ".join(str(error).split())
+    if isinstance(error, _UNFIT):
+        return MigrationError(
+            f"the database's tables are not those of this version: {told}: fuseline db upgrade"
+        )
+    if isinstance(error, errors.UniqueViolation):
+        return StorageUnavailableError(f"another transaction wrote the same at the same time: {told}")
+    if isinstance(error, errors.InsufficientPrivilege):
+        return FatalError(f"the database's user lacks a right: {told}")
+    if isinstance(error, _WRONG):
+        return CallerError(f"what PostgreSQL cannot hold: {told}")
+    return StorageUnavailableError(f"the database cannot be used: {told}")
