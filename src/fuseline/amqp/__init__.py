@@ -1,0 +1,1 @@
+"""RabbitMQ: names, messages and the link. The only home of pika and aio-pika."""

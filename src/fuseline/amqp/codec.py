@@ -1,0 +1,213 @@
+"""Bytes and properties of the messages. JSON, strictly: what is written here every language can read.
+
+The `type` property says what a body is. `Properties` is pika's, so that nothing is copied on the way; other rooms make
+it with `properties()` and read it as `Delivery.properties`.
+
+JSON parsers bound how deep lists and objects may nest. A result travels on inside other messages (an assignment, a
+reply), where it lies deeper than in its own report. So what comes in may nest `MAX_NESTING` deep, and the messages that
+carry it on `MAX_WRAPPED_NESTING`: whatever was accepted once can be passed on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NoReturn, TypeAlias
+
+import pika
+from pydantic_core import PydanticSerializationError, SchemaSerializer, core_schema, from_json, to_json
+
+from fuseline.errors import InvalidMessageError
+
+Properties: TypeAlias = pika.BasicProperties
+
+ASSIGNMENT: Final = "fuseline.assignment.v1"
+REPORT: Final = "fuseline.report.v1"
+CLAIM: Final = "fuseline.claim.v1"
+HEARTBEAT: Final = "fuseline.heartbeat.v1"
+COMMAND: Final = "fuseline.command.v1"
+REPLY: Final = "fuseline.reply.v1"
+CONTROL: Final = "fuseline.control.v1"
+EVENT: Final = "fuseline.event.v1"
+PROBE: Final = (
+    "fuseline.probe.v1"  # empty: asks RabbitMQ whether anybody listens to events, who then ignores it
+)
+
+CONTENT_TYPE: Final = "application/json"
+TRACEPARENT: Final = "traceparent"
+CONTINUES_WITH: Final = "continues_with"
+"""Header of a report: the step that its worker goes on with at once. The body stays as the step's executor made it."""
+CONTINUED_FROM: Final = "continued_from"
+CONTINUED_FROM_ATTEMPT: Final = "continued_from_attempt"
+"""Headers of a report: the step and attempt that its worker went on from."""
+
+MAX_NESTING: Final = 200
+MAX_WRAPPED_NESTING: Final = 250
+
+_MAX_EXPIRATION_MS = 2**32 - 1  # RabbitMQ refuses more
+_PLAIN = SchemaSerializer(core_schema.any_schema())
+# Only such a number can be too large for a double and come out of the parser as infinity.
+_HUGE_NUMBER = re.compile(rb"[eE]\+?\d{3}|\d{200}")
+# The first says so of every fifth id in hexadecimal digits, too; a number begins where a number can. The second alone
+# would be slower: it looks at more places.
+_CERTAINLY_HUGE_NUMBER = re.compile(rb"(?:^|[\s,:\[])-?\d[\d.]*[eE]\+?\d{3}|\d{200}")
+
+
+def encode(value: Any, *, nesting: int = MAX_NESTING) -> bytes:
+    """`value` (JSON types, pydantic models, dataclasses, dates, ...) as UTF-8 JSON without spaces.
+
+    Raises `InvalidMessageError` for NaN and infinity, lone surrogates, what has no JSON form, and what nests deeper
+    than `nesting`; the message names the place (`result.rows[3]`).
+    """
+    try:
+        body = to_json(value, inf_nan_mode="constants")
+    except (PydanticSerializationError, ValueError) as error:
+        _refuse(value, error)
+    if b"NaN" in body or b"Infinity" in body or (b"null" in body and _hides_non_finite(value)):
+        _refuse_non_finite(value)
+    if body.count(b"[") + body.count(b"{") > nesting:
+        decode(body, nesting=nesting)
+    return body
+
+
+def decode(body: bytes, *, nesting: int = MAX_NESTING) -> Any:
+    """The value of a JSON body.
+
+    Raises `InvalidMessageError` when it is not JSON, has NaN, a number beyond a double or a lone surrogate, or nests
+    deeper than `nesting`.
+    """
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        if "recursion limit" not in str(error) or nesting <= MAX_NESTING:
+            raise InvalidMessageError(f"not JSON: {error}") from error
+        return _decode_deep(body, nesting)
+    if _HUGE_NUMBER.search(body) and _CERTAINLY_HUGE_NUMBER.search(body):
+        _refuse_non_finite(value)
+    return value
+
+
+def properties(
+    message_type: str,
+    *,
+    message_id: str,
+    timestamp: float,
+    correlation_id: str | None = None,
+    reply_to: str | None = None,
+    expiration_seconds: float | None = None,
+    traceparent: str | None = None,
+    headers: Mapping[str, Any] | None = None,
+) -> Properties:
+    """Properties of a message of ours, persistent.
+
+    `message_type` is one of the constants above; `correlation_id` the instance_id (of commands and replies: the
+    request's id); `timestamp` seconds since the epoch; `expiration_seconds` how long the message may wait in its queue
+    (RabbitMQ counts in milliseconds, and 49 days are the most).
+    """
+    table = dict(headers) if headers else None
+    if traceparent is not None:
+        table = (table or {}) | {TRACEPARENT: traceparent}
+    expiration = None
+    if expiration_seconds is not None:
+        # Rounded up, so that a positive time never becomes 0, which means "only if a consumer waits".
+        expiration = str(min(max(0, math.ceil(expiration_seconds * 1000)), _MAX_EXPIRATION_MS))
+    return Properties(
+        content_type=CONTENT_TYPE,
+        delivery_mode=2,
+        type=message_type,
+        message_id=message_id,
+        correlation_id=correlation_id,
+        reply_to=reply_to,
+        timestamp=int(timestamp),
+        expiration=expiration,
+        headers=table,
+    )
+
+
+def traceparent_of(props: Properties) -> str | None:
+    """The W3C trace context of a message, to pass on; None when there is none."""
+    value = (props.headers or {}).get(TRACEPARENT)
+    return value if isinstance(value, str) else None
+
+
+def _hides_non_finite(value: Any) -> bool:
+    """Whether a model or dataclass in `value` holds a NaN or infinity, which pydantic would write as `null`."""
+    plain = to_json(_PLAIN.to_python(value), inf_nan_mode="constants", serialize_unknown=True)
+    return b"NaN" in plain or b"Infinity" in plain
+
+
+def _refuse_non_finite(value: Any) -> None:
+    """Raise if a number in `value` is not finite; the bytes alone may also mean a text such as "NaN"."""
+    for place, one in _leaves(_PLAIN.to_python(value), ""):
+        if isinstance(one, float) and not math.isfinite(one):
+            raise InvalidMessageError(f"{place or 'value'} is {one}, which JSON cannot express")
+
+
+def _refuse(value: Any, error: Exception) -> NoReturn:
+    """Raise with the place of what to_json could not write."""
+    try:
+        for place, one in _leaves(_PLAIN.to_python(value), ""):
+            try:
+                to_json(one)
+            except (PydanticSerializationError, ValueError) as reason:
+                told = "a lone surrogate" if "surrogates" in str(reason) else f"of type {type(one).__name__}"
+                raise InvalidMessageError(
+                    f"{place or 'value'} is {told}, which JSON cannot express"
+                ) from reason
+    except (RecursionError, PydanticSerializationError):
+        raise InvalidMessageError(f"the value refers to itself or nests too deep: {error}") from error
+    raise InvalidMessageError(f"the value has no JSON form: {error}") from error
+
+
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """(place, leaf) of all that is no list or object, keys of objects included."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if isinstance(key, str):
+                yield f"key {key!r} of {place or 'value'}", key
+            yield from _leaves(one, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for index, one in enumerate(value):
+            yield from _leaves(one, f"{place}[{index}]")
+    else:
+        yield place, value
+
+
+def _decode_deep(body: bytes, nesting: int) -> Any:
+    """As `decode`, with a parser that goes deeper and has to be watched for what it lets through."""
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise InvalidMessageError(f"not JSON: {name} is no number")
+
+    try:
+        value = json.loads(body, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InvalidMessageError):
+            raise
+        raise InvalidMessageError(f"not JSON, or nested too deep: {error}") from error
+    if _depth(value) > nesting:
+        raise InvalidMessageError(f"nested more than {nesting} deep")
+    for place, one in _leaves(value, ""):
+        if isinstance(one, float) and not math.isfinite(one):
+            raise InvalidMessageError(f"{place or 'value'} is beyond the range of a double")
+        if isinstance(one, str) and not _is_unicode(one):
+            raise InvalidMessageError(f"{place or 'value'} has a lone surrogate")
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max((_depth(one) for one in value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max((_depth(one) for one in value), default=0)
+    return 0

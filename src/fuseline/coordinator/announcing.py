@@ -1,0 +1,133 @@
+"""Events for whoever listens, at next to no cost where nobody does (P8).
+
+Whether a queue is bound for an event only publishing tells, and a message for each event that nobody hears would cost a
+coordinator a good part of its speed. So the events of a moment are asked for together: one empty message, a probe, with
+all of their keys. RabbitMQ returns it when no queue is bound for any of them, and then none is sent; else all are. The
+keys travel as `BCC`, which RabbitMQ takes away before a listener gets the probe: nobody learns of runs that he may not
+watch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fuseline.amqp import codec
+from fuseline.amqp.link import Link
+from fuseline.amqp.topology import Topology
+from fuseline.clock import Clock
+from fuseline.errors import FuselineError, InvalidMessageError
+from fuseline.ledger import Outcome
+
+log = logging.getLogger(__name__)
+
+KEYS_AT_ONCE: Final = 100
+"""Keys of one probe: they go into one frame of headers."""
+MAX_PROBES: Final = 50
+"""Probes under way; further events are dropped (P6): they are for watching, and RabbitMQ is not well then."""
+PUBLISH_SECONDS: Final = 20.0
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Events that one probe is about, as (key, body, instance_id). `is_heard`: None until RabbitMQ has answered."""
+
+    events: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
+    keys: dict[str, None] = field(default_factory=dict)
+    is_heard: bool | None = None
+
+
+class Announcer:
+    """Publishes on one link, in order, and waits for nobody."""
+
+    def __init__(self, link: Link, topology: Topology, clock: Clock) -> None:
+        self._link = link
+        self._topology = topology
+        self._clock = clock
+        self._open: _Asked | None = None  # still being filled, asked for at the end of this moment
+        self._asked: deque[_Asked] = deque()
+
+    def tell(self, outcome: Outcome) -> None:
+        """Have the outcome's notices told, soon."""
+        for notice in outcome.notices:
+            if self._open is None:
+                if len(self._asked) >= MAX_PROBES:
+                    return
+                self._open = _Asked()
+                self._link.call_later(0.0, self._ask_rest)
+            key = self._topology.events_key(outcome.workflow_id, outcome.instance_id, notice.kind)
+            body = {
+                "kind": notice.kind,
+                "at": self._clock.now(),
+                "workflow_id": outcome.workflow_id,
+                "workflow_version": outcome.version,
+                "instance_id": outcome.instance_id,
+                "step_name": notice.step,
+                "attempt": notice.attempt,
+                **notice.detail,
+            }
+            self._open.events.append((key, body, outcome.instance_id))
+            self._open.keys[key] = None
+            if len(self._open.keys) >= KEYS_AT_ONCE:
+                self._ask_rest()
+
+    def _ask_rest(self) -> None:
+        asked, self._open = self._open, None
+        if asked is None:
+            return
+        self._asked.append(asked)
+
+        def answered(error: FuselineError | None) -> None:
+            asked.is_heard = error is None
+            self._tell_decided()
+
+        first, *others = asked.keys
+        self._publish(first, b"{}", codec.PROBE, None, answered, headers={"BCC": others} if others else None)
+
+    def _tell_decided(self) -> None:
+        """In the order that they were asked for in, whatever order the answers come in."""
+        while self._asked and self._asked[0].is_heard is not None:
+            asked = self._asked.popleft()
+            if asked.is_heard:
+                for event in asked.events:
+                    self._tell_one(*event)
+
+    def _tell_one(self, key: str, body: dict[str, Any], instance_id: str) -> None:
+        try:
+            encoded = codec.encode(body)
+        except InvalidMessageError as error:
+            log.warning("an event of run %s is not told: %s", instance_id, error)
+        else:
+            self._publish(key, encoded, codec.EVENT, instance_id, _ignore)
+
+    def _publish(
+        self,
+        key: str,
+        body: bytes,
+        kind: str,
+        instance_id: str | None,
+        on_done: Callable[[FuselineError | None], None],
+        headers: dict[str, Any] | None = None,
+    ) -> None:
+        self._link.publish(
+            self._topology.events_exchange,
+            key,
+            body,
+            codec.properties(
+                kind,
+                message_id=self._clock.new_id(),
+                timestamp=self._clock.now(),
+                correlation_id=instance_id,
+                headers=headers,
+            ),
+            on_done=on_done,
+            deadline_seconds=PUBLISH_SECONDS,
+            mandatory=kind == codec.PROBE,
+        )
+
+
+def _ignore(_error: FuselineError | None) -> None:
+    """An event that got lost is none that somebody has to have."""

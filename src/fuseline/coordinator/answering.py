@@ -1,0 +1,158 @@
+"""Takes commands from their queue, applies and answers them; dispatches that came together share a transaction."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from fuseline.amqp.consuming import Delivery
+from fuseline.amqp.topology import Topology
+from fuseline.amqp.wire import Command, Reply, read
+from fuseline.coordinator.commands import WORKER_COMMANDS, Commands
+from fuseline.coordinator.declared import Declared
+from fuseline.coordinator.intake import Intake
+from fuseline.coordinator.outbox import Outbox
+from fuseline.coordinator.pipeline import Item, Pipeline
+from fuseline.coordinator.settle import Ticket
+from fuseline.errors import CallerError, FuselineError, StorageUnavailableError
+from fuseline.ledger import Outcome
+
+log = logging.getLogger(__name__)
+
+_Ready = list[tuple[Item, Delivery, Ticket]]
+
+
+class Answering:
+    """Every command gets one answer, then its message is acknowledged: a coordinator that dies leaves it to the next."""
+
+    def __init__(
+        self,
+        commands: Commands,
+        pipeline: Pipeline,
+        outbox: Outbox,
+        declared: Declared,
+        topology: Topology,
+        on_storage_lost: Callable[[StorageUnavailableError], None],
+        on_applied: Callable[[], None],
+    ) -> None:
+        self._commands = commands
+        self._pipeline = pipeline
+        self._outbox = outbox
+        self._declared = declared
+        self._topology = topology
+        self._on_storage_lost = on_storage_lost
+        self._on_applied = on_applied
+
+    def answer(self, intake: Intake, limit: int) -> bool:
+        """Answer up to `limit` commands; False when there are none."""
+        deliveries = intake.peek(limit)
+        if not deliveries:
+            return False
+        intake.take(deliveries)
+        ticket = intake.settler.open(deliveries)
+        ready: _Ready = []
+        for delivery in deliveries:
+            self._answer_one(delivery, ticket, ready)
+        self._apply(ready)
+        ticket.done()
+        return True
+
+    def _answer_one(self, delivery: Delivery, ticket: Ticket, ready: _Ready) -> None:
+        try:
+            command = read(Command, delivery.body)
+            for_workers = delivery.exchange == self._topology.worker_commands_exchange
+            if for_workers and command.name not in WORKER_COMMANDS:
+                raise CallerError(f"command {command.name!r} is not for workers")
+            self._begin(command, delivery, ticket, ready)
+        except StorageUnavailableError as error:
+            self._on_storage_lost(error)
+            self._refuse(delivery, error)
+        except FuselineError as error:
+            self._refuse(delivery, error)
+        except Exception as error:
+            log.exception("a command failed for a reason that nobody foresaw")
+            self._refuse(
+                delivery, FuselineError(f"internal error of the coordinator: {type(error).__name__}")
+            )
+
+    def _begin(self, command: Command, delivery: Delivery, ticket: Ticket, ready: _Ready) -> None:
+        if command.name == "register":
+            worker_id, schemas = self._commands.register(command.args)
+            ticket.expect()
+            then = partial(self._registered, delivery, worker_id, ticket)
+            # Whatever was declared before: a worker also registers because it found its queue gone.
+            self._declared.again_all([schema.key for schema in schemas], then)
+        elif command.name == "dispatch":
+            what, schema = self._commands.dispatch(command.args)
+            item = Item(what, on_outcome=partial(self._dispatched, delivery))
+            if schema.key in self._declared:
+                ready.append((item, delivery, ticket))
+            else:
+                ticket.expect()
+                self._declared.ensure(schema.key, partial(self._dispatch_declared, (item, delivery, ticket)))
+        elif command.name == "cancel":
+            answered = partial(self._answered, delivery, self._commands.cancelled)
+            ready.append((Item(self._commands.cancel(command.args), answered), delivery, ticket))
+        elif command.name == "replay_dead_letter":
+            letter_id, event = self._commands.replay(command.args, redelivered=delivery.redelivered)
+            answer = partial(self._commands.replayed, letter_id)
+            ready.append(
+                (Item(event, on_outcome=partial(self._answered, delivery, answer)), delivery, ticket)
+            )
+        elif command.name == "discard_dead_letter":
+            letter_id, event = self._commands.discard(command.args)
+            answer = partial(self._commands.discarded, letter_id)
+            ready.append(
+                (Item(event, on_outcome=partial(self._answered, delivery, answer)), delivery, ticket)
+            )
+        elif command.name in self._commands.names:
+            result = self._commands.read(command.name, command.args)
+            self._outbox.reply(delivery, Reply(ok=True, result=result))
+        else:
+            raise CallerError(f"command {command.name!r} is unknown to this coordinator")
+
+    def _apply(self, ready: _Ready) -> None:
+        if not ready:
+            return
+        try:
+            self._pipeline.run([item for item, _, _ in ready], [ticket for _, _, ticket in ready])
+        except StorageUnavailableError as error:
+            self._on_storage_lost(error)
+            for _, delivery, _ in ready:
+                self._refuse(delivery, error)
+        self._on_applied()  # rows were saved, and some of them may be due soon
+
+    def _refuse(self, delivery: Delivery, error: FuselineError) -> None:
+        self._outbox.reply(delivery, Reply.failure(error))
+
+    def _registered(
+        self, delivery: Delivery, worker_id: str, ticket: Ticket, error: FuselineError | None
+    ) -> None:
+        if error is None:
+            self._outbox.reply(delivery, Reply(ok=True, result={"worker_id": worker_id}))
+        else:
+            self._refuse(delivery, error)
+        ticket.done()
+
+    def _dispatch_declared(self, one: tuple[Item, Delivery, Ticket], error: FuselineError | None) -> None:
+        _, delivery, ticket = one
+        if error is None:
+            self._apply([one])
+        else:
+            self._refuse(delivery, error)
+        ticket.done()
+
+    def _dispatched(self, delivery: Delivery, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._refuse(delivery, outcome.error)
+        else:
+            self._outbox.reply(delivery, Reply(ok=True, result={"instance_id": outcome.instance_id}))
+
+    def _answered(self, delivery: Delivery, answer: Callable[[Outcome], Any], outcome: Outcome) -> None:
+        try:
+            reply = Reply(ok=True, result=answer(outcome))
+        except FuselineError as error:
+            reply = Reply.failure(error)
+        self._outbox.reply(delivery, reply)

@@ -1,0 +1,68 @@
+"""Messages of one queue that wait for the next transaction."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from fuseline.amqp.consuming import Consumer, Delivery
+from fuseline.amqp.link import Link
+from fuseline.coordinator.settle import Settler
+from fuseline.errors import FuselineError
+
+BATCH_BYTES: Final = 8 * 1024 * 1024
+"""Bodies of one batch, roughly: a transaction that takes longer than a statement may would begin again for ever (P1)."""
+
+
+class Intake:
+    """Consumes a queue into a bounded inbox: prefetch is the bound (P6), so a coordinator that waits takes no more."""
+
+    def __init__(
+        self,
+        link: Link,
+        queue: str,
+        prefetch: int,
+        on_batch_end: Callable[[], None],
+        on_lost: Callable[[FuselineError], None] | None = None,
+    ) -> None:
+        self.settler = Settler(link)
+        self._inbox: deque[Delivery] = deque()
+        self._consumer: Consumer = link.consume(queue, prefetch, self._inbox.append, on_batch_end, on_lost)
+
+    def __len__(self) -> int:
+        return len(self._inbox)
+
+    def peek(self, limit: int) -> list[Delivery]:
+        """The next deliveries, in order, still in the inbox; those of a lost channel are dropped, for they come again.
+
+        Fewer than `limit` when their bodies are large, and at least one.
+        """
+        while self._inbox and self._inbox[0].is_stale:
+            self._inbox.popleft()
+        found: list[Delivery] = []
+        size = 0
+        for delivery, _ in zip(self._inbox, range(limit), strict=False):
+            if delivery.is_stale:
+                continue
+            size += len(delivery.body)
+            if found and size > BATCH_BYTES:
+                break
+            found.append(delivery)
+        return found
+
+    def take(self, deliveries: list[Delivery]) -> None:
+        """Remove what `peek` gave and what was passed over before it."""
+        last = deliveries[-1]
+        while self._inbox.popleft() is not last:
+            pass
+
+    def cancel(self) -> None:
+        """Take no more messages."""
+        self._consumer.cancel()
+        self._inbox.clear()
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether RabbitMQ delivers to it right now."""
+        return self._consumer.is_consuming

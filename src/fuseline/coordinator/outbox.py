@@ -1,0 +1,286 @@
+"""What leaves a coordinator: assignments, answers, notices to workers, events, and what nothing can place."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from fuseline.amqp import codec
+from fuseline.amqp.consuming import Delivery
+from fuseline.amqp.link import Link
+from fuseline.amqp.parked import EXCHANGE, REASON, headers_to_keep
+from fuseline.amqp.topology import DEFAULT_EXCHANGE, Topology
+from fuseline.amqp.wire import ControlNotice, Reply
+from fuseline.clock import Clock
+from fuseline.coordinator.announcing import Announcer
+from fuseline.errors import (
+    BrokerBusyError,
+    CallerError,
+    DeadlineExceededError,
+    FuselineError,
+    InvalidMessageError,
+    MessageTooLargeError,
+)
+from fuseline.ledger import Outcome
+from fuseline.model.messages import StepAssignment
+
+log = logging.getLogger(__name__)
+
+PUBLISH_SECONDS = 20.0
+"""Deadline of one try. The step's row keeps a timer, so a message that never gets out is offered again by the sweep."""
+MAX_TRIES = 3
+MAX_UNCONFIRMED = 10_000
+MAX_UNCONFIRMED_BYTES = 64 * 1024 * 1024
+"""Assignments, and bytes of them, on their way to RabbitMQ; a wide fan-out of a large result waits unencoded (P6)."""
+
+
+MakeQueue: TypeAlias = Callable[[tuple[str, str], Callable[[FuselineError | None], None]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Assigned:
+    """An assignment that waits for its turn."""
+
+    assignment: StepAssignment
+    expiry_seconds: float | None
+    on_done: Callable[[], None]
+
+
+class Outbox:
+    """Publishes on one link, to each queue of steps on a channel of its own.
+
+    `declare_workflow((workflow_id, version), then)` makes a missing queue exist again, `mend_workflow` likewise one that
+    exists and confirms nothing.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        topology: Topology,
+        clock: Clock,
+        declare_workflow: MakeQueue,
+        mend_workflow: MakeQueue | None = None,
+    ) -> None:
+        self._link = link
+        self._topology = topology
+        self._clock = clock
+        self._declare_workflow = declare_workflow
+        self._mend_workflow = mend_workflow or declare_workflow
+        self._announcer = Announcer(link, topology, clock)
+        self._waiting: deque[_Assigned] = deque()
+        self._unconfirmed = self._unconfirmed_bytes = 0
+        self._is_stopped = False
+        self.on_refused: Callable[[StepAssignment, FuselineError], None] = _nothing
+        self.given_up = 0
+
+    def stop(self) -> None:
+        """Nothing more is assigned, and what is not confirmed by now is never done: it is offered again by the next."""
+        self._is_stopped = True
+
+    def assign(self, outcome: Outcome, assignment: StepAssignment, on_done: Callable[[], None]) -> None:
+        """Put an assignment into its queue; `on_done` when RabbitMQ has it, or when it is left to the sweep.
+
+        `on_refused` is called before that when it can never be sent, such as one that is larger than RabbitMQ allows.
+        """
+        expiry = outcome.expiry_seconds.get(assignment.step_name)
+        self._waiting.append(_Assigned(assignment, expiry, on_done))
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        while (
+            self._waiting
+            and not self._is_stopped
+            and self._unconfirmed < MAX_UNCONFIRMED
+            and self._unconfirmed_bytes < MAX_UNCONFIRMED_BYTES
+        ):
+            one = self._waiting.popleft()
+            try:
+                body = codec.encode(one.assignment, nesting=codec.MAX_WRAPPED_NESTING)
+            except InvalidMessageError as error:
+                # What is in storage came in as JSON; only nesting under a wrapper can get here.
+                self._refuse(one, error)
+                one.on_done()
+                continue
+            self._unconfirmed += 1
+            self._unconfirmed_bytes += len(body)
+            self._try_assign(one, body, MAX_TRIES)
+
+    def _end(self, one: _Assigned, body: bytes) -> None:
+        self._unconfirmed -= 1
+        self._unconfirmed_bytes -= len(body)
+        one.on_done()
+        self._send_waiting()
+
+    def _refuse(self, one: _Assigned, error: FuselineError) -> None:
+        log.error("assignment of %s/%s: %s", one.assignment.instance_id, one.assignment.step_name, error)
+        self.given_up += 1
+        self.on_refused(one.assignment, error)
+
+    def _try_assign(self, one: _Assigned, body: bytes, tries: int) -> None:
+        assignment = one.assignment
+        key = (assignment.workflow_id, assignment.workflow_version)
+
+        def again(error: FuselineError | None = None) -> None:
+            if error is not None:
+                log.warning("queue of %s cannot be declared: %s", assignment.workflow_id, error)
+            self._try_assign(one, body, tries - 1)
+
+        def published(error: FuselineError | None) -> None:
+            if error is not None and self._is_stopped:
+                return  # closed over it: its cause stays unacknowledged
+            if error is None:
+                self._end(one, body)
+            elif isinstance(error, CallerError):
+                self._refuse(one, error)
+                self._end(one, body)
+            elif tries <= 1:
+                self.given_up += 1
+                log.error(
+                    "assignment of step %s of run %s is left to the sweep: %s",
+                    assignment.step_name,
+                    assignment.instance_id,
+                    error,
+                )
+                self._end(one, body)
+            elif isinstance(error, BrokerBusyError) and (tries == MAX_TRIES or self._link.is_blocked):
+                self._link.call_later(1.0, again)
+            elif isinstance(error, BrokerBusyError | DeadlineExceededError):  # full; or it has no leader
+                log.warning("%s; looking whether the queue answers", error)
+                self._mend_workflow(key, again)
+            else:  # the queue was deleted, or the server lost it
+                log.warning("%s; declaring the queue again", error)
+                self._declare_workflow(key, again)
+
+        self._link.publish(
+            self._topology.steps_exchange,
+            self._topology.steps_key(*key),
+            body,
+            codec.properties(
+                codec.ASSIGNMENT,
+                message_id=f"{assignment.instance_id}/{assignment.step_name}/{assignment.attempt}",
+                timestamp=assignment.assigned_at,
+                correlation_id=assignment.instance_id,
+                expiration_seconds=one.expiry_seconds,
+            ),
+            on_done=published,
+            deadline_seconds=PUBLISH_SECONDS,
+            apart=True,
+        )
+
+    def reply(self, request: Delivery, reply: Reply) -> None:
+        """Answer a command. Nobody waits any more: dropped, for the caller repeats what it needs."""
+        address = request.properties.reply_to
+        if not address:
+            return
+        body = codec.encode(reply, nesting=codec.MAX_WRAPPED_NESTING)
+        asked_by = request.properties.correlation_id
+        size = len(body)
+
+        def sent(error: FuselineError | None) -> None:
+            if isinstance(error, CallerError) and reply.ok:  # who asked would wait, and take us for dead
+                told = MessageTooLargeError(f"the answer has {size} bytes, and cannot be sent: {error}")
+                self._send_away(address, codec.encode(Reply.failure(told)), codec.REPLY, asked_by)
+            else:
+                _debug_failure(error)
+
+        self._send_away(address, body, codec.REPLY, asked_by, sent)
+
+    def notify(self, addresses: Sequence[str], notice: ControlNotice) -> None:
+        """Tell workers; one that is gone is told when its next heartbeat shows that it missed it."""
+        body = codec.encode(notice)
+        for address in addresses:
+            self._send_away(address, body, codec.CONTROL, notice.instance_id)
+
+    def _send_away(
+        self,
+        address: str,
+        body: bytes,
+        message_type: str,
+        correlation_id: str | None,
+        on_done: Callable[[FuselineError | None], None] | None = None,
+    ) -> None:
+        self._link.publish(
+            DEFAULT_EXCHANGE,
+            address,
+            body,
+            codec.properties(
+                message_type,
+                message_id=self._clock.new_id(),
+                timestamp=self._clock.now(),
+                correlation_id=correlation_id,
+            ),
+            on_done=on_done or _debug_failure,
+            deadline_seconds=PUBLISH_SECONDS,
+            mandatory=False,
+        )
+
+    def park(self, delivery: Delivery, reason: str, on_done: Callable[[], None]) -> None:
+        """Keep for people what nothing can decode or place. Tried until it is safe: the delivery is acked after it."""
+        log.error("parked a message from %r: %s", delivery.exchange, reason)
+        headers = headers_to_keep(delivery.properties.headers)
+        headers |= {REASON: reason[:2000], EXCHANGE: delivery.exchange}
+        properties = codec.properties(
+            str(delivery.properties.type or "unknown"),
+            message_id=delivery.properties.message_id or self._clock.new_id(),
+            timestamp=self._clock.now(),
+            correlation_id=delivery.properties.correlation_id,
+            headers=headers,
+        )
+
+        def published(error: FuselineError | None) -> None:
+            if error is None:
+                on_done()
+            else:
+                log.error("cannot park a message, trying again: %s", error)
+                self._link.call_later(5.0, send)
+
+        def send() -> None:
+            self._link.publish(
+                DEFAULT_EXCHANGE,
+                self._topology.parked_queue,
+                delivery.body,
+                properties,
+                on_done=published,
+                deadline_seconds=PUBLISH_SECONDS,
+                apart=True,
+            )
+
+        send()
+
+    def put_back(self, delivery: Delivery, on_done: Callable[[], None]) -> None:
+        """Send a report to the end of its queue. Tried until it is safe there: the delivery is acked after it."""
+
+        def published(error: FuselineError | None) -> None:
+            if error is None:
+                on_done()
+            else:
+                log.warning("cannot put a report back, trying again: %s", error)
+                self._link.call_later(5.0, send)
+
+        def send() -> None:
+            self._link.publish(
+                delivery.exchange,
+                "",
+                delivery.body,
+                delivery.properties,
+                on_done=published,
+                deadline_seconds=PUBLISH_SECONDS,
+            )
+
+        send()
+
+    def events(self, outcome: Outcome) -> None:
+        """Tell whoever listens."""
+        self._announcer.tell(outcome)
+
+
+def _nothing(_assignment: StepAssignment, _error: FuselineError) -> None:
+    return None
+
+
+def _debug_failure(error: FuselineError | None) -> None:
+    if error is not None:
+        log.debug("not delivered: %s", error)

@@ -1,0 +1,168 @@
+"""Batches in, one transaction, one burst of publishes, one ack. The unacknowledged message is the outbox (DESIGN 5).
+
+A crash anywhere between the commit and the ack means redelivery; the ledger then finds the report recorded and offers
+again what it had queued.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fuseline.amqp.wire import ControlKind, ControlNotice
+from fuseline.coordinator.outbox import Outbox
+from fuseline.coordinator.overtaking import Overtaking
+from fuseline.coordinator.settle import Ticket
+from fuseline.coordinator.workers import WorkerBook
+from fuseline.engine.effects import Verdict
+from fuseline.engine.events import StepClaimed, StepReported
+from fuseline.errors import (
+    CallerError,
+    FatalError,
+    FuselineError,
+    RetryableError,
+    StorageUnavailableError,
+)
+from fuseline.ledger import Dispatch, Ledger, Occurrence, Outcome
+from fuseline.model.messages import Cause, StepAssignment, StepError
+from fuseline.model.status import Status
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Item:
+    """One thing to apply, and whom to tell. `on_refused`: it could not be applied at all (unknown run, a defect)."""
+
+    what: Dispatch | Occurrence
+    on_outcome: Callable[[Outcome], None] | None = None
+    on_refused: Callable[[Outcome, Callable[[], None]], None] | None = None
+
+
+class Pipeline:
+    """Applies items and carries out what follows from them."""
+
+    def __init__(self, ledger: Ledger, outbox: Outbox, book: WorkerBook) -> None:
+        self._ledger = ledger
+        self._outbox = outbox
+        outbox.on_refused = self._cannot_be_sent
+        self._book = book
+        self.overtaking = Overtaking()
+
+    def run(self, items: Sequence[Item], tickets: Sequence[Ticket | None]) -> None:
+        """Apply all, then publish; each item's ticket waits for what the item brought about.
+
+        Raises `StorageUnavailableError` with nothing done: call again later.
+        """
+        for item, outcome, ticket in zip(items, self.apply(items), tickets, strict=True):
+            self.carry_out(item, outcome, ticket)
+
+    def apply(self, items: Sequence[Item]) -> list[Outcome]:
+        """One transaction for all; one by one when an item breaks it, so that it harms no other."""
+        try:
+            return self._ledger.apply([item.what for item in items])
+        except (RetryableError, FatalError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one broken item must not stop all runs; it is logged or parked
+            if len(items) > 1:
+                log.warning("a batch of %d failed, taking its items one by one: %s", len(items), error)
+                return [outcome for item in items for outcome in self.apply([item])]
+            return [self._apply_broken(items[0], error)]
+
+    def _apply_broken(self, item: Item, error: Exception) -> Outcome:
+        """An item that cannot be saved. A report of it becomes a failure of its step, so that the run goes on (P1)."""
+        log.error("cannot apply %r", item.what, exc_info=None if isinstance(error, CallerError) else error)
+        what = item.what
+        if isinstance(what, Occurrence) and isinstance(what.event, StepReported):
+            event = what.event
+            problem = StepError(
+                type=type(error).__name__,
+                message=f"the report cannot be recorded: {error}"[:2000].encode("ascii", "replace").decode(),
+                cause=Cause.INVALID,
+            )
+            failed = StepReported(
+                event.step, event.attempt, Status.FAILED, error=problem, holder=event.holder
+            )
+            try:
+                return self._ledger.apply([Occurrence(what.instance_id, failed, what.workflow_id)])[0]
+            except (RetryableError, FatalError):
+                raise
+            except Exception as second:  # noqa: BLE001 - what names the attempt or its holder is wrong itself: parked
+                error = second
+        wrapped = error if isinstance(error, CallerError) else CallerError(f"{type(error).__name__}: {error}")
+        return Outcome(what.instance_id, Verdict.UNKNOWN, reason=str(wrapped), error=wrapped)
+
+    def carry_out(self, item: Item | None, outcome: Outcome, ticket: Ticket | None) -> None:
+        """Publish what a committed outcome asks for."""
+        for assignment in outcome.assignments:
+            self.assign(outcome, assignment, ticket)
+        if outcome.stop is not None:
+            notice = ControlNotice(
+                kind=ControlKind.STOP,
+                instance_id=outcome.instance_id,
+                spare=sorted(outcome.stop.spare),
+                replays=outcome.stop.replays,
+            )
+            self._outbox.notify(self._book.addresses(outcome.workflow_id), notice)
+        for one in outcome.stop_holders:
+            self.stop_attempt(one.holder, outcome.instance_id, one.step, one.attempt)
+        if outcome.notices:
+            self._outbox.events(outcome)
+        if item is None:
+            return
+        if isinstance(item.what, Occurrence):
+            self.overtaking.saw(item.what, outcome)
+        if outcome.verdict is Verdict.STALE:
+            self._tell_stale(item, outcome)
+        if outcome.verdict is not Verdict.ACCEPTED:
+            log.debug("%s: run %s: %s", outcome.verdict, outcome.instance_id, outcome.reason)
+        if outcome.error is not None and item.on_refused is not None:
+            item.on_refused(outcome, _expecting(ticket))
+        if item.on_outcome is not None:
+            item.on_outcome(outcome)
+
+    def assign(self, outcome: Outcome, assignment: StepAssignment, ticket: Ticket | None) -> None:
+        """Publish one assignment."""
+        self._outbox.assign(outcome, assignment, _expecting(ticket))
+
+    def _cannot_be_sent(self, assignment: StepAssignment, error: FuselineError) -> None:
+        """Its step fails and says why: nothing else would end it but the sweep, hours later and as poison (P7)."""
+        problem = StepError(
+            type=type(error).__name__, message=f"the assignment cannot be sent: {error}", cause=Cause.INVALID
+        )
+        event = StepReported(assignment.step_name, assignment.attempt, Status.FAILED, error=problem)
+        item = Item(Occurrence(assignment.instance_id, event, assignment.workflow_id))
+        try:
+            self.run([item], [None])
+        except StorageUnavailableError as away:
+            log.warning("that step %s cannot be sent is not recorded yet: %s", assignment.step_name, away)
+
+    def _tell_stale(self, item: Item, outcome: Outcome) -> None:
+        """A claim of an attempt that is over: its worker must not go on (P5)."""
+        what = item.what
+        if isinstance(what, Occurrence) and isinstance(what.event, StepClaimed):
+            self.stop_attempt(what.event.holder, what.instance_id, what.event.step, what.event.attempt)
+
+    def stop_attempt(self, worker_id: str, instance_id: str, step: str, attempt: int) -> None:
+        """Tell one worker that it holds this attempt no longer."""
+        address = self._book.address(worker_id)
+        if address is not None:
+            notice = ControlNotice(
+                kind=ControlKind.STOP,
+                instance_id=instance_id,
+                attempts=[(step, attempt)],
+                worker_id=worker_id,
+            )
+            self._outbox.notify([address], notice)
+
+
+def _expecting(ticket: Ticket | None) -> Callable[[], None]:
+    if ticket is None:
+        return _nothing
+    ticket.expect()
+    return ticket.done
+
+
+def _nothing() -> None:
+    return None

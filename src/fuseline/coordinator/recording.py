@@ -1,0 +1,107 @@
+"""Records what arrives: reports, claims and dead letters of one moment in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from fuseline.amqp.consuming import Delivery
+from fuseline.coordinator.early import EarlyReports
+from fuseline.coordinator.intake import Intake
+from fuseline.coordinator.outbox import Outbox
+from fuseline.coordinator.pipeline import Item, Pipeline
+from fuseline.coordinator.settle import Ticket
+from fuseline.engine.effects import Verdict
+from fuseline.errors import InvalidMessageError, StorageUnavailableError
+from fuseline.ledger import Occurrence, Outcome
+
+
+def _nothing(_delivery: Delivery, _reason: InvalidMessageError) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A queue and how its messages are read; `salvage`: what can still be made of one that is parked."""
+
+    intake: Intake
+    decode: Callable[[Delivery], Occurrence]
+    salvage: Callable[[Delivery, InvalidMessageError], Occurrence | None] = _nothing
+
+
+_Taken = tuple[Source, list[Delivery]]
+_Parked = tuple[int, Delivery, str]
+"""(index of the source, the message, why)."""
+
+
+class Recording:
+    """Decodes, applies, publishes, and lets the deliveries go when all of it is safe."""
+
+    def __init__(self, pipeline: Pipeline, outbox: Outbox, early: EarlyReports) -> None:
+        self._pipeline = pipeline
+        self._outbox = outbox
+        self._early = early
+
+    def record(self, sources: Sequence[Source], limit: int) -> bool:
+        """Up to `limit` messages of each source; False when there are none.
+
+        Raises `StorageUnavailableError` with the messages still in their inboxes.
+        """
+        taken = [(source, source.intake.peek(limit)) for source in sources]
+        items, owners, parked = self._decoded(taken)
+        if not items and not parked:
+            return False
+        try:
+            outcomes = self._pipeline.apply(items) if items else []
+        except StorageUnavailableError:
+            # The answer to the commit may be all that was lost. Then these are recorded already when they are taken up
+            # again, and what they had queued is still to be sent out.
+            for _, deliveries in taken:
+                for delivery in deliveries:
+                    delivery.redelivered = True
+            raise
+        tickets: list[Ticket | None] = [None] * len(taken)
+        for index, (source, deliveries) in enumerate(taken):
+            if deliveries:
+                source.intake.take(deliveries)
+                tickets[index] = source.intake.settler.open(deliveries)
+        for index, delivery, reason in parked:
+            if (ticket := tickets[index]) is not None:
+                ticket.expect()
+                self._outbox.park(delivery, reason, ticket.done)
+        for item, outcome, owner in zip(items, outcomes, owners, strict=True):
+            index, delivery = owner
+            ticket = tickets[index]
+            if outcome.verdict is Verdict.EARLY and ticket is not None:
+                self._early.hold(delivery, item, ticket)
+            else:
+                self._pipeline.carry_out(item, outcome, ticket)
+        for ticket in tickets:
+            if ticket is not None:
+                ticket.done()
+        return True
+
+    def _decoded(
+        self, taken: Sequence[_Taken]
+    ) -> tuple[list[Item], list[tuple[int, Delivery]], list[_Parked]]:
+        """What to apply, from which source each comes, and what to park."""
+        items: list[Item] = []
+        owners: list[tuple[int, Delivery]] = []
+        parked: list[_Parked] = []
+        for index, (source, deliveries) in enumerate(taken):
+            for delivery in deliveries:
+                item: Item | None
+                try:
+                    item = Item(source.decode(delivery), on_refused=partial(self._refused, delivery))
+                except InvalidMessageError as error:
+                    parked.append((index, delivery, str(error)))
+                    left = source.salvage(delivery, error)
+                    item = None if left is None else Item(left)
+                if item is not None:
+                    items.append(item)
+                    owners.append((index, delivery))
+        return items, owners, parked
+
+    def _refused(self, delivery: Delivery, outcome: Outcome, done: Callable[[], None]) -> None:
+        self._outbox.park(delivery, outcome.reason, done)

@@ -1,0 +1,214 @@
+"""What is due: retries, expiries, leases, run deadlines, and the sweep for messages that got lost.
+
+The due time is a column; the next one is known, so a coordinator sleeps until then and polls nothing (P8).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from fuseline.amqp.link import Link
+from fuseline.amqp.loops import Timer
+from fuseline.amqp.resources import QueueCount
+from fuseline.amqp.topology import Topology
+from fuseline.coordinator.pipeline import Item, Pipeline
+from fuseline.coordinator.workers import WorkerBook
+from fuseline.engine.effects import Verdict
+from fuseline.engine.events import StepOvertaken, StepVanished
+from fuseline.errors import FuselineError, StorageUnavailableError
+from fuseline.ledger import Ledger, Occurrence, Outcome
+from fuseline.model.messages import StepAssignment
+from fuseline.model.status import Status
+from fuseline.storage.base import Wanted
+
+log = logging.getLogger(__name__)
+
+BATCH = 500
+LOOK_AT_LEAST_EVERY_SECONDS = 30.0
+"""Another coordinator's rows have due times that this one has not seen being written."""
+SAVE_SEEN_EVERY_SECONDS = 30.0
+COUNT_SECONDS = 10.0
+
+
+class Timers:
+    """Wakes when something is due and carries out what that means."""
+
+    def __init__(
+        self,
+        link: Link,
+        ledger: Ledger,
+        pipeline: Pipeline,
+        book: WorkerBook,
+        topology: Topology,
+        on_storage_lost: Callable[[StorageUnavailableError], None],
+    ) -> None:
+        self._link = link
+        self._ledger = ledger
+        self._pipeline = pipeline
+        self._book = book
+        self._topology = topology
+        self._on_storage_lost = on_storage_lost
+        self._timer: Timer | None = None
+        self._wakes_at: float | None = None  # wall time
+        self._stopped = False
+        self._missing: dict[tuple[str, str, str, int], float] = {}
+        self._saved_seen_at = self._verified_at = ledger.clock.monotonic()
+
+    def look(self) -> None:
+        """Rows were saved: wake earlier if one of them is due earlier."""
+        due, self._ledger.earliest_due = self._ledger.earliest_due, None
+        if due is not None and (self._wakes_at is None or due < self._wakes_at):
+            self._arm(due)
+
+    def wake_now(self) -> None:
+        """Look for what is due at once."""
+        self._arm(self._ledger.clock.now())
+
+    def stop(self) -> None:
+        """Wake no more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self, at: float) -> None:
+        if self._stopped:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        seconds = min(max(0.0, at - self._ledger.clock.now()), LOOK_AT_LEAST_EVERY_SECONDS)
+        self._wakes_at = self._ledger.clock.now() + seconds
+        self._timer = self._link.call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = self._wakes_at = None
+        if self._stopped:
+            return
+        try:
+            outcomes = self._ledger.apply_due(BATCH, self._book.renewed_until)
+            # Before anything else that may fail: it is recorded, and nobody would say it again.
+            self._carry_out(outcomes)
+            next_due = None if len(outcomes) >= BATCH else self._ledger.storage.next_due()
+        except StorageUnavailableError as error:
+            self._on_storage_lost(error)
+            return
+        now = self._ledger.clock.now()
+        self._ledger.earliest_due = None
+        if len(outcomes) >= BATCH:
+            self._arm(now)
+        else:
+            # A timer that stands although it was due (its run is locked by another coordinator) must not make this spin.
+            at = now + LOOK_AT_LEAST_EVERY_SECONDS if next_due is None else max(next_due, now + 0.05)
+            self._arm(at)
+
+    def _carry_out(self, outcomes: list[Outcome]) -> None:
+        lost: dict[tuple[str, str], list[tuple[Outcome, StepAssignment]]] = {}
+        for outcome in outcomes:
+            if outcome.error is not None:
+                log.error("a timer of run %s cannot be applied: %s", outcome.instance_id, outcome.error)
+            again = [a for a in outcome.assignments if a.step_name in outcome.offered_again]
+            outcome.assignments = [a for a in outcome.assignments if a.step_name not in outcome.offered_again]
+            self._pipeline.carry_out(None, outcome, None)
+            for assignment in again:
+                lost.setdefault((outcome.workflow_id, outcome.version), []).append((outcome, assignment))
+        if any(outcome.verdict is Verdict.ACCEPTED for outcome in outcomes):
+            self._book.verify_again()
+        for key, offers in lost.items():
+            queue = self._topology.steps_queue(*key)
+            self._count(queue, offers, looks=2)
+
+    def _count(self, queue: str, offers: list[tuple[Outcome, StepAssignment]], looks: int) -> None:
+        if not self._stopped:
+            then = partial(self._counted, queue, offers, looks - 1)
+            self._link.count(queue, then, deadline_seconds=COUNT_SECONDS)
+
+    def _counted(
+        self,
+        queue: str,
+        offers: list[tuple[Outcome, StepAssignment]],
+        more_looks: int,
+        count: QueueCount | FuselineError | None,
+    ) -> None:
+        """Offer again only where the queue is empty, or behind it has come out: else the message is just late.
+
+        And only when it is so twice: what a worker has just taken is in no queue either, and is claimed or reported by
+        the second look, which makes the answer to that a stale one.
+        """
+        if isinstance(count, FuselineError):
+            log.warning("cannot look into a queue, the next sweep will: %s", count)
+            return
+        if self._link.is_blocked:
+            return  # it could not get there
+        backlog = count is not None and count.messages > 0
+        if backlog:
+            offers = [offer for offer in offers if self._pipeline.overtaking.has_overtaken(offer[0])]
+            if not offers:
+                return  # they wait there
+        if count is not None and more_looks:
+            pause = self._book.lease_seconds / 2  # longer than a worker waits before it claims
+            self._link.call_later(pause, partial(self._count, queue, offers, more_looks))
+            return
+        for _, assignment in offers:
+            log.info("offering step %s of run %s again", assignment.step_name, assignment.instance_id)
+        if count is None:  # the queue itself is gone, for which no worker can be blamed
+            for outcome, assignment in offers:
+                self._pipeline.assign(outcome, assignment, None)
+            return
+        # Behind a backlog it is the next attempt, queued now: the same one would count as overtaken for ever.
+        event = StepOvertaken if backlog else StepVanished
+        vanished = [
+            Item(Occurrence(a.instance_id, event(a.step_name, a.attempt), a.workflow_id)) for _, a in offers
+        ]
+        try:
+            self._pipeline.run(vanished, [None] * len(vanished))
+        except StorageUnavailableError as error:
+            self._on_storage_lost(error)
+        self.look()
+
+    # ---- housekeeping
+
+    def keep_house(self) -> None:
+        """Save who was seen (coarsely) and compare leases with storage: new ones soon, all of them once a lease time.
+
+        A stop notice is sent once and may get lost, or its coordinator be killed before it sent it. The worker then lists
+        the lease on and on, and this is where it is told again (P5). One read, and none where there are no leases (P8).
+        Raises `StorageUnavailableError`.
+        """
+        self._book.forget_silent()
+        now = self._ledger.clock.monotonic()
+        if now - self._saved_seen_at >= SAVE_SEEN_EVERY_SECONDS:
+            self._saved_seen_at = now
+            if seen := self._book.take_unsaved():
+                with self._ledger.storage.transaction() as tx:
+                    tx.touch_workers(seen)
+        if now - self._verified_at >= self._book.lease_seconds:
+            self._verified_at = now
+            self._book.verify_again()
+        self._verify_leases()
+
+    def _is_missing_for_long(self, lease: tuple[str, str, str, int]) -> bool:
+        now, seconds = self._ledger.clock.monotonic(), self._book.lease_seconds
+        since = self._missing.setdefault(lease, now)
+        if now - since < seconds:
+            return False
+        self._missing = {one: at for one, at in self._missing.items() if now - at < 2 * seconds}
+        self._missing.pop(lease, None)
+        return True
+
+    def _verify_leases(self) -> None:
+        pairs = self._book.take_unverified()
+        if not pairs:
+            return
+        with self._ledger.storage.transaction() as tx:
+            rows = tx.load(Wanted(steps={(i, step) for _, (i, step, _) in pairs})).steps
+        for worker_id, (instance_id, step, attempt) in pairs:
+            row = rows.get((instance_id, step))
+            # QUEUED: the claim itself may still be on its way; and so may the report that takes a step that has no row yet.
+            waits = row is not None and row.attempt == attempt and row.status is Status.QUEUED
+            if row is None and not self._is_missing_for_long((worker_id, instance_id, step, attempt)):
+                continue
+            holds = row is not None and row.attempt == attempt and row.status is Status.RUNNING
+            if waits or (holds and row is not None and row.holder == worker_id):
+                continue
+            self._pipeline.stop_attempt(worker_id, instance_id, step, attempt)
