@@ -1,0 +1,1 @@
+"""Workflows that come with Fuseline: to try it with, and to read."""

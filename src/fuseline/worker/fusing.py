@@ -1,0 +1,86 @@
+"""Step fusion: whether whoever executed a step goes on with its only successor at once, and with what.
+
+Where a step has one successor that requires nothing else, a hop through a coordinator adds two trips and a commit to what
+is decided already. So the report that ends the step also takes the next one, by a lease: when RabbitMQ has confirmed it,
+the worker goes on (ADR 0007). Coordinators have the last word: what they do not grant is stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fuseline.amqp import codec
+from fuseline.clock import Clock
+from fuseline.engine import Plan, compile_plan
+from fuseline.engine.machine import action_of
+from fuseline.engine.plan import StepPlan
+from fuseline.model.messages import StepAssignment
+from fuseline.model.schema import WorkflowSchema
+from fuseline.model.status import Status, Trigger
+from fuseline.worker.leases import Held
+from fuseline.worker.reports import Sealed
+
+_LEASE_SECONDS: Final = 60.0
+
+
+class Fusing:
+    """The rule of one worker. After `hops` steps, or `seconds` since the first of them came, others get their turn."""
+
+    def __init__(self, schemas: Sequence[WorkflowSchema], hops: int, seconds: float, clock: Clock) -> None:
+        self._plans: dict[tuple[str, str], Plan] = {schema.key: compile_plan(schema) for schema in schemas}
+        self._hops = hops
+        self._seconds = seconds
+        self._clock = clock
+
+    def follows(self, held: Held, sealed: Sealed) -> StepAssignment | None:
+        """The assignment to go on with when the report of `held` is confirmed; None when it is for the coordinator."""
+        if held.hops >= self._hops or sealed.report.state is not Status.SUCCEEDED:
+            return None
+        if self._clock.monotonic() - held.received_at > self._seconds:
+            return None
+        done = held.assignment
+        if done.replays:
+            return (
+                None  # which attempt of the next step is its first one since the replay, a worker cannot know
+            )
+        plan = self._plans.get((done.workflow_id, done.workflow_version))
+        step = None if plan is None else plan.steps.get(done.step_name)
+        if plan is None or step is None or not any(_is_only_one(plan, edge.target) for edge in step.out):
+            return None
+        result = codec.decode(sealed.body)["result"]
+        following = _only_live(plan, step, action_of(step, sealed.report.action, result))
+        if following is None:
+            return None
+        # Read anew: a body may have changed those that it was given.
+        inputs = codec.decode(held.delivery.body)["payload"].get("workflow_inputs", {})
+        return self._assignment(done, following, inputs, result)
+
+    def _assignment(
+        self, done: StepAssignment, step: StepPlan, inputs: dict[str, Any], result: Any
+    ) -> StepAssignment:
+        now = self._clock.now()
+        return StepAssignment.model_construct(
+            workflow_id=done.workflow_id,
+            workflow_version=done.workflow_version,
+            instance_id=done.instance_id,
+            step_name=step.name,
+            attempt=1,
+            payload={"workflow_inputs": inputs, "results": {done.step_name: result}},
+            assigned_at=now,
+            expires_at=now + (step.timeout_seconds or _LEASE_SECONDS),
+            timeout_seconds=step.timeout_seconds,
+        )
+
+
+def _only_live(plan: Plan, step: StepPlan, action: str) -> StepPlan | None:
+    """The one step that becomes ready when `step` takes `action`, if it may be gone on with."""
+    live = [edge.target for edge in step.out if action in edge.actions]
+    return plan.steps[live[0]] if len(live) == 1 and _is_only_one(plan, live[0]) else None
+
+
+def _is_only_one(plan: Plan, target: str) -> bool:
+    step = plan.steps[target]
+    return (
+        step.fuses and len(step.predecessors) == 1 and not step.groups and step.trigger is Trigger.ALL_SUCCESS
+    )
