@@ -1,0 +1,113 @@
+"""Dispatching the runs of a work and seeing them end, over any broker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from fuseline.bench.failing import BenchFailedError
+from fuseline.bench.flows import inputs, workflows
+from fuseline.bench.samples import Timing
+from fuseline.bench.works import PAYLOAD, Work
+from fuseline.broker.base import Broker
+from fuseline.model import RunStatus, WorkflowSchema
+from fuseline.storage.base import RuntimeStorage
+
+DISPATCHERS: Final = 64
+PAUSE_SECONDS: Final = 0.05
+"""Between runs that are done one after the other, so that each meets a system that rests."""
+_LOOK_SECONDS: Final = (0.005, 0.05)
+FOLLOW_SECONDS: Final = 600.0
+
+
+class Driver:
+    """Dispatches through `broker`, at most `dispatchers` calls at once, and looks into `storage` for the ends.
+
+    The end of a run is the time that its row says, not the time when somebody looked: looking often would be a load of
+    its own. `check` is called while it waits, and raises when there is no point in waiting.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        storage: RuntimeStorage,
+        *,
+        dispatchers: int = DISPATCHERS,
+        check: Callable[[], None] = lambda: None,
+        follow_seconds: float = FOLLOW_SECONDS,
+    ) -> None:
+        self._broker = broker
+        self._storage = storage
+        self._dispatchers = dispatchers
+        self._check = check
+        self._follow_seconds = follow_seconds
+
+    def do(self, work: Work) -> Timing:
+        """All runs of the work. Raises `BenchFailedError` when one fails or does not end."""
+        schemas = [flow.to_schema() for flow in workflows(work)]
+        return self._one_by_one(work, schemas) if work.serial else self._all_at_once(work, schemas)
+
+    def _all_at_once(self, work: Work, schemas: Sequence[WorkflowSchema]) -> Timing:
+        began = time.time()
+        if self._dispatchers == 1:
+            ids = [self._dispatch(work, schemas, run) for run in range(work.runs)]
+        else:
+            with ThreadPoolExecutor(self._dispatchers) as pool:
+                ids = list(pool.map(lambda run: self._dispatch(work, schemas, run), range(work.runs)))
+        dispatched = time.time()
+        for instance_id in ids[-1:] + ids[:1]:
+            self._follow(instance_id)
+        self._wait_for(lambda: not self._storage.list_runs(state=RunStatus.RUNNING, limit=1))
+        return Timing(max(self._ends(ids)) - began, dispatched - began)
+
+    def _one_by_one(self, work: Work, schemas: Sequence[WorkflowSchema]) -> Timing:
+        taken = []
+        for run in range(work.runs):
+            began = time.time()
+            instance_id = self._dispatch(work, schemas, run)
+            self._follow(instance_id)
+            taken.append(self._ends([instance_id])[0] - began)
+            time.sleep(PAUSE_SECONDS)
+        return Timing(sum(taken), None, tuple(taken))
+
+    def _dispatch(self, work: Work, schemas: Sequence[WorkflowSchema], run: int) -> str:
+        schema = schemas[run % len(schemas)]
+        return self._broker.dispatch_workflow(schema, inputs(work, run, PAYLOAD))
+
+    def _follow(self, instance_id: str) -> None:
+        def ended() -> bool:
+            row = self._storage.read_run_row(instance_id)
+            return row is not None and row.status.is_terminal
+
+        self._wait_for(ended)
+
+    def _wait_for(self, ended: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + self._follow_seconds
+        pause = _LOOK_SECONDS[0]
+        while not ended():
+            self._check()
+            if time.monotonic() > deadline:
+                raise BenchFailedError(f"the runs did not end within {self._follow_seconds:g} s")
+            time.sleep(pause)
+            pause = min(pause * 1.2, _LOOK_SECONDS[1])
+
+    def _ends(self, ids: Sequence[str]) -> list[float]:
+        """When each has ended, and that it did so well."""
+        ends = []
+        wanted = set(ids)
+        before: str | None = None
+        while wanted and (rows := self._storage.list_runs(limit=1000, before=before)):
+            for row in rows:
+                if row.instance_id not in wanted:
+                    continue
+                wanted.discard(row.instance_id)
+                if row.status is not RunStatus.SUCCEEDED or row.finished_at is None:
+                    told = "no more is known" if row.error is None else row.error.message
+                    raise BenchFailedError(f"run {row.instance_id} {row.status.value}: {told}")
+                ends.append(row.finished_at)
+            before = rows[-1].instance_id
+        if wanted:
+            raise BenchFailedError(f"{len(wanted)} of {len(ids)} runs are not recorded")
+        return ends

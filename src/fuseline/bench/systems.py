@@ -1,0 +1,243 @@
+"""The systems that are measured: each in processes of its own, made for one measurement."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from fuseline.amqp.topology import Topology
+from fuseline.bench.children import Child
+from fuseline.bench.cpu import cpu_seconds, difference
+from fuseline.bench.driving import FOLLOW_SECONDS, Driver
+from fuseline.bench.floor.queues import declare, delete, delete_topology
+from fuseline.bench.flows import workflows
+from fuseline.bench.samples import Sample, Timing
+from fuseline.bench.works import Work
+from fuseline.broker.amqp import AmqpBroker
+from fuseline.storage.sql import open_storage
+
+WORKERS: Final = 2
+CONCURRENCY: Final = 64
+EMBEDDED_CONCURRENCY: Final = 4
+COUNT_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The servers of one round. `server_pids` by name, of those that are on this machine and our own."""
+
+    amqp_url: str
+    database_url: str
+    server_pids: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a measurement is made with: a folder for logs, and one for profiles where they are wanted."""
+
+    folder: Path
+    workers: int = WORKERS
+    concurrency: int = CONCURRENCY
+    profiles: Path | None = None
+
+
+class System(ABC):
+    """One system. `name` is that of the results; `fusion` whether steps are fused."""
+
+    name: ClassVar[str]
+    fusion: bool = False
+    needs_servers: ClassVar[bool] = True
+
+    @abstractmethod
+    def measure(self, work: Work, place: Place | None, setting: Setting) -> Sample:
+        """Do the work once to warm up (a smaller one), and once for the sample. Raises `BenchFailedError`."""
+
+
+def _timing(told: Mapping[str, Any]) -> Timing:
+    return Timing(told["seconds"], told["dispatch_seconds"], tuple(told["run_seconds"]))
+
+
+def _sampled(
+    work: Work,
+    do: Callable[[Work], Timing],
+    read_cpu: Callable[[], Mapping[str, float]],
+    children: Sequence[Child],
+) -> Sample:
+    """Warm up, then do the work between two readings of the clocks and counters."""
+    do(work.warm_up())
+    counts = _counts(children)
+    cpu = read_cpu()
+    timing = do(work)
+    used = difference(cpu, read_cpu())
+    after = _counts(children)
+    return Sample(timing, used, {name: after[name] - counts.get(name, 0) for name in after})
+
+
+def _counts(children: Sequence[Child]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for child in children:
+        for name, count in child.ask("count", COUNT_SECONDS).items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def _servers(place: Place) -> dict[str, list[int]]:
+    return {name: [pid] for name, pid in place.server_pids.items()}
+
+
+class Floor(System):
+    """`floor`: see there."""
+
+    name = "floor"
+
+    def measure(self, work: Work, place: Place | None, setting: Setting) -> Sample:
+        assert place is not None
+        token = secrets.token_hex(4)
+        assignments, reports = f"fuseline-floor-{token}.assignments", f"fuseline-floor-{token}.reports"
+        job = {
+            "amqp_url": place.amqp_url,
+            "database_url": place.database_url,
+            "assignments": assignments,
+            "reports": reports,
+            "table": f"fuseline_floor_{token}",
+        }
+        with ExitStack() as stack:
+            declare(place.amqp_url, [assignments, reports])
+            stack.callback(delete, place.amqp_url, [assignments, reports])
+            workers = [
+                stack.enter_context(Child("floor-worker", f"floor-worker-{number}", job, setting.folder))
+                for number in range(setting.workers)
+            ]
+            coordinator = stack.enter_context(
+                Child("floor-coordinator", "floor-coordinator", job, setting.folder)
+            )
+            for child in (*workers, coordinator):
+                child.wait_ready()
+            groups = {
+                "coordinator": [coordinator.pid],
+                "workers": [worker.pid for worker in workers],
+                **_servers(place),
+            }
+            return _sampled(
+                work,
+                lambda one: _timing(coordinator.ask("work", FOLLOW_SECONDS, work=asdict(one))),
+                lambda: cpu_seconds(groups),
+                [coordinator, *workers],
+            )
+
+
+class Fuseline(System):
+    """`fuseline`: a coordinator and workers on RabbitMQ and PostgreSQL, with everything on."""
+
+    name = "fuseline"
+
+    def measure(self, work: Work, place: Place | None, setting: Setting) -> Sample:
+        assert place is not None
+        topology = Topology(f"fuseline-bench-{secrets.token_hex(4)}")
+        schemas = [flow.to_schema() for flow in workflows(work)]
+        job: dict[str, Any] = {
+            "amqp_url": place.amqp_url,
+            "prefix": topology.prefix,
+            "concurrency": setting.concurrency,
+            "work": asdict(work),
+        }
+        with ExitStack() as stack:
+            stack.callback(delete_topology, place.amqp_url, topology, [schema.key for schema in schemas])
+            coordinator = stack.enter_context(
+                Child(
+                    "coordinator",
+                    "coordinator",
+                    {
+                        **job,
+                        "database_url": place.database_url,
+                        "profile": _profile(setting, work, "coordinator"),
+                    },
+                    setting.folder,
+                )
+            )
+            coordinator.wait_ready()
+            workers = [
+                stack.enter_context(
+                    Child(
+                        "worker",
+                        f"worker-{number}",
+                        {**job, "profile": _profile(setting, work, f"worker-{number}")},
+                        setting.folder,
+                    )
+                )
+                for number in range(setting.workers)
+            ]
+            for worker in workers:
+                worker.wait_ready()
+            storage = open_storage(place.database_url)
+            stack.callback(storage.close)
+            broker = stack.enter_context(AmqpBroker(place.amqp_url, topology=topology))
+            children = [coordinator, *workers]
+
+            def check() -> None:
+                for child in children:
+                    child.check()
+
+            groups = {
+                "coordinator": [coordinator.pid],
+                "workers": [worker.pid for worker in workers],
+                **_servers(place),
+            }
+
+            def read_cpu() -> dict[str, float]:
+                own = os.times()
+                return {**cpu_seconds(groups), "dispatcher": own.user + own.system}
+
+            return _sampled(work, Driver(broker, storage, check=check).do, read_cpu, children)
+
+
+def _profile(setting: Setting, work: Work, who: str) -> str | None:
+    return None if setting.profiles is None else str(setting.profiles / f"{work.name}-{who}.prof")
+
+
+class Embedded(System):
+    """`fuseline-embedded`: a memory broker over SQLite, and a worker, in one process."""
+
+    name = "fuseline-embedded"
+    needs_servers = False
+    role: ClassVar[str] = "embedded"
+
+    def measure(self, work: Work, place: Place | None, setting: Setting) -> Sample:
+        with tempfile.TemporaryDirectory(prefix="fuseline-bench-") as folder:
+            job = {
+                "folder": folder,
+                "work": asdict(work),
+                "concurrency": EMBEDDED_CONCURRENCY,
+                "profile": _profile(setting, work, self.role),
+            }
+            with Child(self.role, self.role, job, setting.folder) as child:
+                child.wait_ready()
+                return _sampled(
+                    work,
+                    lambda one: _timing(child.ask("work", FOLLOW_SECONDS, work=asdict(one))),
+                    lambda: cpu_seconds({"process": [child.pid]}),
+                    [child],
+                )
+
+
+class Local(Embedded):
+    """`fuseline-local`: `Workflow.run()`, in memory, one run after the other."""
+
+    name = "fuseline-local"
+    role = "local"
+
+
+SYSTEMS: Final[dict[str, System]] = {
+    "floor": Floor(),
+    "fuseline": Fuseline(),
+    "fuseline-embedded": Embedded(),
+    "fuseline-local": Local(),
+}
+"""By the name that one asks for, in the order of their turns. (With steps fused it is the same name in the results.)"""

@@ -1,0 +1,73 @@
+"""One database that all coordinators share, and each one's way to it, on which calls fail and answers get lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from fuseline.errors import StorageUnavailableError
+from fuseline.storage.base import Transaction
+from fuseline.storage.memory import MemoryRuntimeStorage
+from fuseline.testing.simulation.world import Process
+
+
+class Database:
+    """What survives every process.
+
+    `is_up` False: every call fails. `failing`: the share of commits that fail. `lost_answers`: to how many of the next
+    commits that change runs.
+    """
+
+    def __init__(self) -> None:
+        self.rows = MemoryRuntimeStorage()
+        self.is_up = True
+        self.failing = 0.0
+        self.lost_answers = 0
+
+
+class Session(MemoryRuntimeStorage):
+    """A coordinator's storage. All sessions have the same rows; the process may be killed before and after each commit."""
+
+    # What is the session's own lies in slots, everything else in the dictionary that all of them share.
+    __slots__ = ("_database", "_process")
+
+    def __init__(self, database: Database, process: Process) -> None:
+        self.__dict__ = database.rows.__dict__
+        self._database = database
+        self._process = process
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        process, database, history = self._process, self._database, self._process.world.history
+        fails = database.failing and process.world.random.random() < database.failing
+        answer_lost = fails and process.world.random.random() < 0.5
+        with super().transaction() as unit:
+            yield unit
+            written = cast(Any, unit)
+            writes = bool(written._changes or written._schemas or written._workers)
+            if writes:
+                process.effect()
+            if fails and not answer_lost:
+                history.fault("commit fails", process.name)
+                raise StorageUnavailableError("simulated: the connection was lost before the commit")
+            if written._changes:
+                history.add("commit", process.name, *written._changes)
+                if database.lost_answers:
+                    database.lost_answers -= 1
+                    answer_lost = True
+        if writes:
+            process.effect()
+        if answer_lost:
+            history.fault("commit answer lost", process.name)
+            raise StorageUnavailableError("simulated: the connection was lost after the commit")
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        if not self._process.is_alive or not self._database.is_up:
+            raise StorageUnavailableError("simulated: the database is away")
+        with super()._open():
+            yield
+
+    def close(self) -> None:
+        """The rows stay."""
