@@ -1,0 +1,195 @@
+"""Defences that can be taken out, each with the test that has to fail then: `python -m tests.integration.traps.prove`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from fuseline.amqp.consuming import Delivery
+from fuseline.amqp.link import Link
+from fuseline.amqp.publishing import Publisher
+from fuseline.broker import AmqpBroker
+from fuseline.coordinator.daemon import Coordinator
+from fuseline.coordinator.mending import Mending
+from fuseline.engine import machine
+from fuseline.engine.events import StepDuePassed
+from fuseline.engine.state import StepRow
+from fuseline.engine.turn import Turn
+from fuseline.errors import DeadlineExceededError, UnroutableError
+from fuseline.model import Status
+from fuseline.worker.amqp_source import AmqpSource
+from fuseline.worker.attempts import Attempts
+
+VARIABLE: Final = "FUSELINE_TRAP_DEFECT"
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """`plant` takes a defence out of the product; `test` (path::name below tests/) has to notice."""
+
+    test: str
+    plant: Plant
+
+
+def nothing(*_args: Any, **_options: Any) -> None:
+    """In the place of a method that does something."""
+
+
+def coordinator_leaves_deleted_queues(patch: pytest.MonkeyPatch) -> None:
+    """A coordinator whose queue was deleted waits for somebody else to declare it."""
+    patch.setattr(Coordinator, "_lost", nothing)
+
+
+def pulling_broker_leaves_deleted_queues(patch: pytest.MonkeyPatch) -> None:
+    """A broker that pulls takes a deleted queue for the end."""
+
+    def get(self: AmqpBroker, _worker_id: str, key: tuple[str, str]) -> Delivery | None:
+        return self._link.get(self.topology.steps_queue(*key), deadline_seconds=self._call_seconds)
+
+    patch.setattr(AmqpBroker, "_get", get)
+
+
+def redelivered_steps_are_not_claimed(patch: pytest.MonkeyPatch) -> None:
+    """Who takes over from somebody that vanished begins without a word."""
+    patch.setattr(Attempts, "pump", _pump_without_claims(Attempts.pump))
+
+
+def _pump_without_claims(pump: Callable[[Attempts], None]) -> Callable[[Attempts], None]:
+    def pump_plainly(self: Attempts) -> None:
+        for held in self._waiting:
+            held.must_claim = False
+        pump(self)
+
+    return pump_plainly
+
+
+def died_processes_are_ordinary_failures(patch: pytest.MonkeyPatch) -> None:
+    """A process that a step took down counts as an exception in it."""
+    patch.setattr(machine, "PROCESS_DIED", "nothing is called this")
+
+
+def losses_are_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """A lease that ended leads to the next attempt, always."""
+    lost = machine._RULES[Status.RUNNING, StepDuePassed]
+
+    def forgive(turn: Turn, row: StepRow, event: StepDuePassed) -> None:
+        turn.change_step(row).losses = 0
+        lost(turn, turn.change_step(row), event)
+
+    patch.setitem(machine._RULES, (Status.RUNNING, StepDuePassed), forgive)
+
+
+def stopping_workers_do_not_finish(patch: pytest.MonkeyPatch) -> None:
+    """A worker that is told to end leaves its steps where they are."""
+
+    async def at_once(*_args: Any) -> None:
+        pass
+
+    patch.setattr(AmqpSource, "_until_empty", at_once)
+
+
+def blocked_calls_do_not_say_why(patch: pytest.MonkeyPatch) -> None:
+    """Who is blocked is told that it took too long."""
+    patch.setattr(Publisher, "_blocked_error", staticmethod(lambda: DeadlineExceededError("too late")))
+
+
+def busy_reports_are_dropped(patch: pytest.MonkeyPatch) -> None:
+    """A report that RabbitMQ did not take in time is not sent again."""
+    patch.setattr("fuseline.worker.outgoing.RetryableError", UnroutableError)
+
+
+def silent_queues_are_only_declared(patch: pytest.MonkeyPatch) -> None:
+    """A queue that confirms nothing is taken for one that is missing."""
+    patch.setattr(Mending, "mend", lambda self, key, then: self._declared.again(key, then))
+
+
+def all_share_a_publishing_channel(patch: pytest.MonkeyPatch) -> None:
+    """Assignments go out where answers go out."""
+    patch.setattr(Link, "publish", _publish_together(Link.publish))
+
+
+def _publish_together(publish: Callable[..., None]) -> Callable[..., None]:
+    return lambda self, *args, **options: publish(self, *args, **{**options, "apart": False})
+
+
+def long_steps_are_held(patch: pytest.MonkeyPatch) -> None:
+    """A worker holds its delivery for as long as the step takes."""
+    patch.setattr(Attempts, "_claim", nothing)
+
+
+def expiry_is_left_to_the_queue(patch: pytest.MonkeyPatch) -> None:
+    """RabbitMQ alone ends what waits for too long."""
+    patch.setitem(machine._RULES, (Status.QUEUED, StepDuePassed), nothing)
+
+
+def unroutable_assignments_are_left(patch: pytest.MonkeyPatch) -> None:
+    """RabbitMQ's confirm of a message that reached no queue is taken for good."""
+    patch.setattr(Publisher, "_returned", nothing)
+
+
+DEFECTS: Final = {
+    "stopping-workers-do-not-finish": Defect(
+        "integration/traps/test_warm_shutdown.py::test_a_warm_shutdown_under_load_loses_and_repeats_nothing",
+        stopping_workers_do_not_finish,
+    ),
+    "blocked-calls-do-not-say-why": Defect(
+        "integration/traps/test_blocked.py::test_calls_of_a_blocked_broker_say_so_in_time_and_can_be_repeated",
+        blocked_calls_do_not_say_why,
+    ),
+    "busy-reports-are-dropped": Defect(
+        "integration/traps/test_blocked.py::test_a_worker_and_a_coordinator_wait_for_the_end_of_the_alarm_and_go_on",
+        busy_reports_are_dropped,
+    ),
+    "coordinator-leaves-deleted-queues": Defect(
+        "integration/traps/test_cancelled_consumers.py::test_a_coordinator_whose_queue_is_deleted_consumes_again",
+        coordinator_leaves_deleted_queues,
+    ),
+    "pulling-broker-leaves-deleted-queues": Defect(
+        "integration/traps/test_cancelled_consumers.py::test_a_broker_that_pulls_steps_goes_on_when_its_queue_was_deleted",
+        pulling_broker_leaves_deleted_queues,
+    ),
+    "redelivered-steps-are-not-claimed": Defect(
+        "integration/traps/test_poison.py::test_a_step_that_kills_its_worker_before_it_is_claimed_is_quarantined",
+        redelivered_steps_are_not_claimed,
+    ),
+    "silent-queues-are-only-declared": Defect(
+        "integration/traps/test_fresh_queues.py::test_a_queue_that_answers_nobody_is_made_anew_and_holds_up_no_other",
+        silent_queues_are_only_declared,
+    ),
+    "all-share-a-publishing-channel": Defect(
+        "integration/traps/test_fresh_queues.py::test_a_queue_that_answers_nobody_is_made_anew_and_holds_up_no_other",
+        all_share_a_publishing_channel,
+    ),
+    "long-steps-are-held": Defect(
+        "integration/traps/test_consumer_timeout.py::test_a_step_longer_than_the_consumer_timeout_is_executed_once",
+        long_steps_are_held,
+    ),
+    "expiry-is-left-to-the-queue": Defect(
+        "integration/traps/test_retries.py::test_a_short_expiry_behind_a_long_one_ends_on_time",
+        expiry_is_left_to_the_queue,
+    ),
+    "unroutable-assignments-are-left": Defect(
+        "integration/traps/test_unroutable.py::test_an_assignment_whose_queue_was_deleted_is_published_again",
+        unroutable_assignments_are_left,
+    ),
+    "losses-are-not-counted": Defect(
+        "integration/traps/test_poison.py::test_a_step_whose_worker_is_killed_for_its_memory_is_quarantined",
+        losses_are_not_counted,
+    ),
+    "died-processes-are-ordinary-failures": Defect(
+        "integration/traps/test_poison.py::test_a_step_that_kills_its_own_process_is_quarantined_and_the_worker_lives",
+        died_processes_are_ordinary_failures,
+    ),
+}
+
+
+def plant_named(patch: pytest.MonkeyPatch) -> None:
+    """Take out the defence that the environment names, if it names one."""
+    if name := os.environ.get(VARIABLE):
+        DEFECTS[name].plant(patch)

@@ -1,0 +1,90 @@
+"""Schedules by hand, in the simulated machine room: for what random seeds have found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fuseline.model.schema import WorkflowSchema
+from fuseline.testing.simulation.checker import Checker
+from fuseline.testing.simulation.parties import SimWorker
+from fuseline.testing.simulation.queues import SimQueue
+from fuseline.testing.simulation.room import Room
+from fuseline.testing.simulation.workload import PlannedRun, Script, Workload
+from fuseline.testing.simulation.world import START
+
+
+class Stage:
+    """One run, `r0`, dispatched after 2 s, and more of them when asked; times are seconds since the start."""
+
+    def __init__(
+        self,
+        schema: WorkflowSchema,
+        scripts: dict[str, Script] | None = None,
+        seed: int = 0,
+        more_runs_at: Sequence[float] = (),
+    ) -> None:
+        self.schema = schema
+        self.scripts = {name: Script() for name in schema.steps} | (scripts or {})
+        runs = [
+            PlannedRun(f"r{number}", schema, at, self.scripts)
+            for number, at in enumerate((2.0, *more_runs_at))
+        ]
+        self.room = Room(seed, Workload({schema.key: [schema]}, runs))
+        self.world = self.room.world
+        self.room.start_all()
+
+    def at(self, seconds: float) -> float:
+        """That time on the world's clock."""
+        return START + seconds
+
+    def run_until(self, seconds: float) -> None:
+        """Let time pass."""
+        self.world.run(START + seconds)
+
+    def started(self, step: str, instance_id: str = "r0") -> list[float]:
+        """When the step was executed."""
+        return [
+            time - START
+            for time, kind, _, *rest in self.world.history.events
+            if kind == "start" and rest[0][:2] == (instance_id, step)
+        ]
+
+    def workers_of(self, step: str) -> list[SimWorker]:
+        """Who has executed the step and is still there."""
+        names = {e[2] for e in self.world.history.events if e[1] == "start" and e[3][1] == step}
+        living = [one for one in self.room.processes.values() if one.name in names]
+        return [one for one in living if isinstance(one, SimWorker)]
+
+    def without_workers(self) -> None:
+        """End the workers that there are, for good."""
+        self.run_until(1.5)
+        for slot, process in self.room.processes.items():
+            if slot.startswith("w"):
+                process.on_death = None
+                process.die()
+
+    def queue(self) -> SimQueue:
+        """The queue of steps."""
+        return self.room.server.queues[self.room.machines.topology.steps_queue(*self.schema.key)]
+
+    def purge(self) -> None:
+        """Empty the queue of steps."""
+        self.world.history.fault("purge", "server")
+        self.queue().purge("purged")
+
+    def add_worker(self) -> None:
+        """One more."""
+        self.room._keep("late", lambda name: SimWorker(self.room.machines, name, [self.schema], 1))
+
+    def cancel(self) -> None:
+        """Have the run cancelled."""
+        self.room._cancel(self.room.work.runs[0])
+
+    def stopped(self) -> list[float]:
+        """When workers were told to stop."""
+        return [event[0] - START for event in self.world.history.events if event[1] == "stopped"]
+
+    def violations(self) -> list[str]:
+        """What the checker has against it, after all has ended."""
+        self.room.run()
+        return Checker(self.world.history, self.room.work.versions).check(self.room.left_over())

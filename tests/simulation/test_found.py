@@ -1,0 +1,136 @@
+"""What seeds of the simulation have found, each as a schedule of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fuseline.amqp import codec
+from fuseline.coordinator.daemon import HOUSEKEEPING_SECONDS
+from fuseline.model.schema import PolicySpec
+from fuseline.model.status import RunStatus, Status
+from fuseline.testing.flows import graph
+from fuseline.testing.simulation.parties import DRAIN_SECONDS
+from fuseline.testing.simulation.workload import LEASE_SECONDS, RULES, Script
+from fuseline.testing.simulation.world import START
+from tests.simulation.harness import Stage
+
+
+def test_successors_go_out_at_once_when_only_the_answer_to_the_commit_was_lost() -> None:
+    """P4: the batch is taken up again, and its reports are recorded already: not a matter for the sweep."""
+    stage = Stage(graph("w", {"a": ["b"]}), {"a": Script(seconds=0.5)})
+    stage.run_until(2.3)
+    assert stage.started("a")
+    stage.room.database.lost_answers = 1
+    stage.run_until(2.5 + RULES.sweep_seconds / 2)
+    assert stage.room.database.lost_answers == 0
+    assert stage.started("b")
+    assert stage.violations() == []
+
+
+def test_a_deleted_queue_is_declared_again_and_its_workers_go_on() -> None:
+    """P1: nobody dispatches to it meanwhile, so that no assignment comes back from it and tells the coordinator."""
+    stage = Stage(graph("w", {"a": []}))
+    stage.run_until(1.9)
+    queue = stage.room.machines.topology.steps_queue("w", "1")
+    stage.room.server.delete_queue(queue, "queue deleted")
+    stage.run_until(4.0)
+    assert stage.started("a")
+    assert not [event for event in stage.world.history.events if event[1] in ("gives-up", "exited")]
+    assert stage.violations() == []
+
+
+@pytest.mark.parametrize("seconds", [15.0, 20.1, 21.0, 24.0])
+def test_a_stop_notice_that_nobody_got_is_repeated(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P5: also when the lease has been compared with storage before; its coordinator may be gone for good."""
+    stage = Stage(graph("w", {"a": []}), {"a": Script(seconds=200.0)})
+    stage.run_until(seconds)
+    publish = stage.room.server.publish
+
+    def lossy(exchange: str, key: str, body: bytes, properties: Any, who: str) -> str:
+        if properties.type == codec.CONTROL and stage.world.now < stage.at(seconds + 1.0):
+            return "taken"
+        return publish(exchange, key, body, properties, who)
+
+    monkeypatch.setattr(stage.room.server, "publish", lossy)
+    stage.cancel()
+    stage.run_until(seconds + 1.0 + LEASE_SECONDS + 2 * HOUSEKEEPING_SECONDS)
+    assert stage.stopped()
+    assert stage.violations() == []
+
+
+def test_a_step_that_a_worker_has_just_taken_is_not_looked_for() -> None:
+    """P5: without a fault nothing is executed twice. Its queue is empty, and no claim was due yet."""
+    stage = Stage(graph("w", {"a": []}), {"a": Script(seconds=0.6)})
+    stage.without_workers()
+    # The dispatch is at 2 s, and the first look a sweep later.
+    stage.run_until(2.0 + RULES.sweep_seconds - 0.2)
+    stage.add_worker()
+    stage.run_until(2.0 + RULES.sweep_seconds + LEASE_SECONDS)
+    assert len(stage.started("a")) == 1
+    (row,) = stage.room.database.rows.read_run("r0").steps.values()  # type: ignore[union-attr]
+    assert (row.status, row.losses) == (Status.SUCCEEDED, 0)
+    assert stage.violations() == []
+
+
+def test_a_step_whose_message_is_gone_is_offered_again() -> None:
+    """P1, and soon after the first look."""
+    stage = Stage(graph("w", {"a": []}))
+    stage.without_workers()
+    stage.run_until(3.0)
+    stage.purge()
+    stage.add_worker()
+    stage.run_until(2.0 + RULES.sweep_seconds + LEASE_SECONDS)
+    assert len(stage.started("a")) == 1
+    assert stage.violations() == []
+
+
+def test_the_deadline_of_a_run_that_nobody_reports_for_is_kept() -> None:
+    """P1: what a dispatch makes due wakes the coordinator, not only what reports do."""
+    limit = PolicySpec(name="workflow_timeout", config={"seconds": 3.0})
+    stage = Stage(graph("w", {"a": []}, workflow_policies=[limit]))
+    stage.without_workers()
+    stage.run_until(2.0 + 3.0 + 0.5)
+    run = stage.room.database.rows.read_run_row("r0")
+    assert run is not None
+    assert run.status is RunStatus.FAILED
+
+
+def test_what_a_drained_worker_gives_back_before_its_claim_got_through_is_not_lost() -> None:
+    """P4: the release says nothing to a coordinator that never saw the claim, and the delivery must go back."""
+    stage = Stage(graph("w", {"a": []}), {"a": Script(seconds=5.0)})
+    stage.run_until(2.5)
+    (worker,) = stage.workers_of("a")
+    stage.world.history.fault("full queues", "server")
+    stage.room.server.is_refusing = True
+    stage.run_until(3.5)
+    worker.stop()
+    stage.run_until(3.5 + DRAIN_SECONDS + 0.1)
+    stage.room.server.is_refusing = False
+    stage.run_until(2.0 + RULES.sweep_seconds - 1.0)
+    assert len(stage.started("a")) == 2
+    assert stage.violations() == []
+
+
+def test_a_message_that_is_gone_from_within_a_backlog_that_never_ends_is_missed() -> None:
+    """P1: the queue never gets empty, but what was queued long after it comes out and is executed."""
+    arrivals = [2.1 + 0.01 * number for number in range(20)] + [2.5 + 0.55 * number for number in range(250)]
+    stage = Stage(graph("w", {"a": []}), {"a": Script(seconds=0.5)}, more_runs_at=arrivals)
+    stage.without_workers()
+    stage.run_until(2.4)
+    queue = stage.queue()
+    (gone,) = (one for one in queue.ready if one.properties.correlation_id == "r0")
+    stage.world.history.fault("lost message", "server")
+    queue.ready.remove(gone)
+    stage.add_worker()
+    while not stage.started("a", "r0"):
+        stage.run_until(stage.world.now - START + 0.5)
+        assert queue.ready, "that is not what this is about"
+    (row,) = stage.room.database.rows.read_run("r0").steps.values()  # type: ignore[union-attr]
+    assert (row.attempt, row.losses) == (2, 1)
+    # Nothing else was missed by mistake.
+    stage.run_until(arrivals[-1])
+    runs = (stage.room.database.rows.read_run(f"r{number}") for number in range(1, len(arrivals)))
+    assert {step.attempt for run in runs if run is not None for step in run.steps.values()} == {1}
+    assert stage.violations() == []

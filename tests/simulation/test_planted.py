@@ -1,0 +1,39 @@
+"""The simulation can see: each known bug, planted into the real code, is found within 2,000 seeds."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+import pytest
+
+from fuseline.testing.simulation import PLANTS, first_failure
+
+BROKEN = {
+    "ack-before-commit": ("P4",),
+    "ack-before-confirm": ("P4",),
+    "join-counted-twice": ("P2", "P3"),
+    "lease-never-expired": ("P1",),
+    "no-dead-path-elimination": ("P1",),
+    "no-fencing": ("P3", "P5"),
+    "no-outbox-on-redelivery": ("P4",),
+    "republished-dead-letter": ("P6",),
+    "stale-tags": ("P4", "P7"),
+    "unfenced-fusion": ("P4", "P5"),
+}
+"""The promises that each of them breaks."""
+
+
+def test_every_plant_is_tried() -> None:
+    assert BROKEN.keys() == PLANTS.keys()
+
+
+@pytest.mark.parametrize("plant", sorted(BROKEN))
+def test_a_planted_bug_is_found(plant: str, record_property: Callable[[str, object], None]) -> None:
+    """With other seeds each time, so that it is not a lucky one that finds it."""
+    base = secrets.randbelow(10**9)
+    found = first_failure(range(base, base + 2000), plant)
+    assert found is not None, f"seeds {base} to {base + 1999} pass with {plant} planted"
+    count, result = found
+    record_property("simulation", f"{plant}: found with seed {result.seed}, after {count} seeds")
+    assert any(one.startswith(BROKEN[plant]) for one in result.violations), result.violations

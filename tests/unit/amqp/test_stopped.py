@@ -1,0 +1,63 @@
+"""Which assignments a stop notice is about, also later."""
+
+from __future__ import annotations
+
+from fuseline.amqp.stopped import StoppedRuns
+from fuseline.amqp.wire import ControlKind, ControlNotice
+from fuseline.model import StepAssignment
+
+
+def one(run: str, step: str = "a", replays: int = 0) -> StepAssignment:
+    return StepAssignment(
+        workflow_id="w", instance_id=run, step_name=step, assigned_at=0, expires_at=60, replays=replays
+    )
+
+
+def stop(run: str, *spare: str, replays: int = 0) -> ControlNotice:
+    return ControlNotice(kind=ControlKind.STOP, instance_id=run, spare=list(spare), replays=replays)
+
+
+def test_a_stopped_run_is_all_but_what_is_spared() -> None:
+    runs = StoppedRuns()
+    runs.add(stop("i", "clean up"))
+    assert one("i") in runs
+    assert one("i", "clean up") not in runs
+    assert one("j") not in runs
+    runs.add(stop("i"))  # cancelled while it was failing
+    assert one("i", "clean up") in runs
+
+
+def test_notices_about_attempts_and_of_other_kinds_stop_no_run() -> None:
+    runs = StoppedRuns()
+    runs.add(ControlNotice(kind=ControlKind.STOP, instance_id="i", attempts=[("a", 1)]))
+    runs.add(ControlNotice(kind=ControlKind.DRAIN))
+    assert one("i") not in runs
+
+
+def test_only_the_latest_are_remembered() -> None:
+    """P6."""
+    runs = StoppedRuns(remembered=2)
+    for run in ("i", "j", "i", "k"):
+        runs.add(stop(run))
+    assert [run for run in ("i", "j", "k") if one(run) in runs] == ["i", "k"]
+
+
+def test_a_replayed_run_goes_on_where_it_was_stopped() -> None:
+    """P1: nobody tells the worker; the assignment itself does, and what was queued before the replay stays stopped."""
+    runs = StoppedRuns()
+    runs.add(stop("i", "clean up"))
+    assert one("i", replays=1) not in runs
+    assert one("i") in runs
+    runs.add(stop("i", replays=1))
+    assert one("i", replays=1) in runs
+    assert one("i", "clean up") in runs
+    assert one("i", replays=2) not in runs
+
+
+def test_a_stop_notice_that_is_late_changes_nothing() -> None:
+    """P1: notices overtake each other; one of before the replay says nothing about the run as it is now."""
+    runs = StoppedRuns()
+    runs.add(stop("i", replays=1))
+    runs.add(stop("i", "a"))
+    assert one("i", replays=1) in runs
+    assert one("i") in runs

@@ -1,0 +1,127 @@
+"""Assignments leave bounded in number and size (P6); one that can never be sent fails its step (P1, P7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fuseline.amqp import codec
+from fuseline.amqp.link import Link
+from fuseline.amqp.topology import Topology
+from fuseline.amqp.wire import Reply, read
+from fuseline.coordinator import outbox
+from fuseline.coordinator.outbox import Outbox
+from fuseline.coordinator.pipeline import Item, Pipeline
+from fuseline.coordinator.settle import Ticket
+from fuseline.coordinator.workers import WorkerBook
+from fuseline.errors import BrokerUnavailableError, FuselineError, MessageTooLargeError
+from fuseline.ledger import Dispatch
+from fuseline.model import RunStatus, WorkflowSchema
+from tests.unit.ledgers import ledger_with
+
+WIDE = WorkflowSchema.model_validate(
+    {"workflow_id": "g", "version": "1", "steps": {f"s{n}": {"name": f"s{n}"} for n in range(5)}}
+)
+
+
+class FakeLink:
+    """Keeps what is published, until the test says how it went."""
+
+    def __init__(self) -> None:
+        self.published: list[Callable[[FuselineError | None], None]] = []
+        self.bodies: list[bytes] = []
+
+    def publish(self, _exchange: str, _key: str, body: bytes, _properties: Any, **how: Any) -> None:
+        self.published.append(how["on_done"])
+        self.bodies.append(body)
+
+    def call_later(self, _seconds: float, _callback: object) -> None:
+        """Nothing comes of it here: these are for events."""
+
+
+@pytest.fixture
+def link() -> FakeLink:
+    return FakeLink()
+
+
+class FakeSettler:
+    """Says when a ticket is settled."""
+
+    settled = 0
+
+    def settle(self) -> None:
+        self.settled += 1
+
+
+def pipeline(link: FakeLink, schema: WorkflowSchema) -> tuple[Pipeline, Outbox, Any]:
+    ledger, storage, clock = ledger_with(schema)
+    box = Outbox(cast("Link", link), Topology(), clock, lambda _key, then: then(None))
+    # Events are another test's.
+    box.events = lambda outcome: None  # type: ignore[method-assign]
+    return Pipeline(ledger, box, WorkerBook(clock, 60.0)), box, storage
+
+
+def dispatch(line: Pipeline) -> FakeSettler:
+    settler = FakeSettler()
+    ticket = Ticket(cast("Any", settler), cast("Any", None))
+    line.run([Item(Dispatch("g", "1", "i"))], [ticket])
+    ticket.done()
+    return settler
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_UNCONFIRMED", 2), ("MAX_UNCONFIRMED_BYTES", 300)])
+def test_no_more_are_on_their_way_than_may_be(
+    link: FakeLink, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    monkeypatch.setattr(outbox, limit, value)
+    line, _, _ = pipeline(link, WIDE)
+    settler = dispatch(line)
+    seen = 0
+    while link.published:
+        assert len(link.published) <= 2
+        assert not settler.settled
+        seen += 1
+        link.published.pop(0)(None)
+    assert seen == 5
+    assert settler.settled == 1
+
+
+def test_an_assignment_that_is_too_large_fails_its_step(link: FakeLink) -> None:
+    line, _, storage = pipeline(link, WIDE)
+    settler = dispatch(line)
+    link.published[0](MessageTooLargeError("larger than RabbitMQ's limit"))
+    stored = storage.read_run("i")
+    assert stored.run.status is RunStatus.FAILED
+    assert stored.run.failed_step == "s0"
+    assert "larger than RabbitMQ's limit" in stored.run.error.message
+    for on_done in link.published[1:]:
+        on_done(None)
+    assert settler.settled == 1
+
+
+def test_what_closing_cuts_off_is_never_done(link: FakeLink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P4: its cause stays unacknowledged, and whoever gets it next offers it again."""
+    monkeypatch.setattr(outbox, "MAX_UNCONFIRMED", 2)
+    line, box, _ = pipeline(link, WIDE)
+    settler = dispatch(line)
+    box.stop()
+    link.published[0](None)
+    link.published[1](BrokerUnavailableError("the link to RabbitMQ is closed"))
+    assert len(link.published) == 2
+    assert not settler.settled
+
+
+def test_an_answer_that_is_too_large_is_answered_as_that(link: FakeLink) -> None:
+    _, box, _ = pipeline(link, WIDE)
+    properties = codec.properties(codec.COMMAND, message_id="1", timestamp=1.0, reply_to="r")
+    asked: Any = SimpleNamespace(properties=properties)
+    box.reply(asked, Reply(ok=True, result="x" * 1000))
+    link.published[0](MessageTooLargeError("larger than RabbitMQ's limit"))
+    answer = read(Reply, link.bodies[1])
+    with pytest.raises(MessageTooLargeError, match=r"the answer has 10\d\d bytes"):
+        answer.value()
+    link.published[1](MessageTooLargeError("once is enough"))
+    assert len(link.published) == 2

@@ -1,0 +1,79 @@
+"""One broken item harms no other, and no coordinator: whatever a report says, it fails its step or is parked (P1, P7)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fuseline.coordinator.outbox import Outbox
+from fuseline.coordinator.pipeline import Item, Pipeline
+from fuseline.coordinator.workers import WorkerBook
+from fuseline.engine import Verdict
+from fuseline.engine.events import StepReported
+from fuseline.errors import CallerError
+from fuseline.ledger import Dispatch, Occurrence
+from fuseline.model import Status, WorkflowSchema
+from fuseline.storage.base import Changes, Transaction
+from tests.unit.ledgers import Watched, ledger_with
+
+ONE = WorkflowSchema(workflow_id="g", version="1", steps={"a": {"name": "a"}})
+
+
+def refuse_nul(storage: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PostgreSQL does: no text with a NUL, whichever column it is for."""
+    begin = storage.transaction
+
+    def transaction() -> Any:
+        return _Refusing(begin())
+
+    monkeypatch.setattr(storage, "transaction", transaction)
+
+
+class _Refusing:
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __enter__(self) -> Transaction:
+        tx: Transaction = self._inner.__enter__()
+        save = tx.save
+
+        def checked(changes: Changes) -> None:
+            for _, row in changes.steps:
+                if "\0" in f"{row.holder}{row.action}":
+                    raise CallerError("what PostgreSQL cannot hold")
+            save(changes)
+
+        tx.save = checked  # type: ignore[method-assign]
+        return tx
+
+    def __exit__(self, *failure: object) -> Any:
+        return self._inner.__exit__(*failure)
+
+
+def report(instance_id: str, **said: Any) -> Item:
+    return Item(Occurrence(instance_id, StepReported("a", 1, Status.SUCCEEDED, **said), "g"))
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    ledger, storage, clock = ledger_with(ONE)
+    ledger.apply([Dispatch("g", "1", one) for one in ("good", "bad")])
+    refuse_nul(storage, monkeypatch)
+    return Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
+
+
+@pytest.mark.parametrize("result", [None, 1])
+def test_an_action_that_cannot_be_stored_fails_its_step_alone(pipeline: Pipeline, result: Any) -> None:
+    good, bad = pipeline.apply([report("good", result=result), report("bad", result=result, action="x\0")])
+    assert (good.verdict, good.error) == (Verdict.ACCEPTED, None)
+    assert (bad.verdict, bad.error) == (Verdict.ACCEPTED, None)
+    assert bad.finished == "FAILED"
+
+
+@pytest.mark.parametrize("result", [None, 1])
+def test_a_holder_that_cannot_be_stored_is_refused_alone(pipeline: Pipeline, result: Any) -> None:
+    good, bad = pipeline.apply([report("good", result=result), report("bad", result=result, holder="w\0")])
+    assert good.finished == "SUCCEEDED"
+    assert isinstance(bad.error, CallerError)

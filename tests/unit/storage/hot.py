@@ -1,0 +1,91 @@
+"""How PostgreSQL executes the statements that a step costs, on a database that has many runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fuseline.storage import PostgresRuntimeStorage
+from fuseline.storage.sql.statements import Statement
+from tests.unit.storage.filling import OPEN_OF, TABLES, plan_nodes
+
+OPEN = [f"run-{number * OPEN_OF:09}" for number in range(1, 6)]
+_KEYS = {"firsts": OPEN, "seconds": ["s3"] * len(OPEN)}
+_ONE_RUN = {"instance_id": OPEN[0], "status": "running", "open_steps": 1, "replays": 0}
+_STEP = {
+    "instance_id": OPEN[0],
+    "name": "s3",
+    "status": "succeeded",
+    "attempt": 1,
+    "failures": 0,
+    "losses": 0,
+}
+_JOIN = {"name": "s2", "unresolved": 0, "met": 2, "failed": 0, "fired": True, "groups": "{}"}
+
+HOT: Mapping[str, Mapping[str, Any]] = {
+    "load_runs_locked": {"ids": OPEN},
+    "load_runs": {"ids": OPEN},
+    "load_inputs": {"ids": OPEN},
+    "load_steps": _KEYS,
+    "load_steps_locked": _KEYS,
+    "load_joins": {**_KEYS, "seconds": ["s2"] * len(OPEN)},
+    "load_all_steps": {"ids": OPEN},
+    "load_all_joins": {"ids": OPEN},
+    "update_runs": {"rows": json.dumps([_ONE_RUN])},
+    "put_steps": {"rows": json.dumps([_STEP])},
+    "put_joins": {"rows": json.dumps([{"instance_id": OPEN[0], **_JOIN}])},
+    "next_due": {},
+    "lock_due_runs": {"now": 1.0, "limit": 500},
+    "lock_due_steps": {"now": 1.0, "limit": 500},
+    "due_steps": {"now": 1.0, "limit": 500, "ids": OPEN},
+    "due_runs": {"now": 1.0, "limit": 500, "ids": OPEN},
+    "list_queued": {"after_id": "", "after_name": "", "limit": 500},
+    "lock_old_runs": {"before": 0.0, "limit": 100},
+}
+"""By the statement's name: what it is executed with, in the way of a batch of a few reports."""
+
+MAX_BLOCKS = 400
+"""Blocks of 8 KiB that one of them may touch, however many runs there are."""
+
+
+def explain(storage: PostgresRuntimeStorage, name: str) -> dict[str, Any]:
+    """The statement is executed, and rolled back; what EXPLAIN (ANALYZE, BUFFERS) says of it."""
+    statement: Statement = getattr(storage._sql, name)
+    connection = storage.engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}", {**HOT[name], **statement.fixed}
+        )
+        row = cursor.fetchone()
+        connection.rollback()
+    finally:
+        connection.close()
+    assert row is not None
+    found: dict[str, Any] = row[0][0]
+    return found
+
+
+def complaints(found: dict[str, Any]) -> list[str]:
+    """What is wrong with a plan: a table that is read whole, or too many blocks."""
+    told = []
+    for node in plan_nodes(found["Plan"]):
+        kind = node["Node Type"]
+        if (kind == "Seq Scan" and node["Relation Name"] in TABLES) or kind in ("Hash Join", "Merge Join"):
+            told.append(f"{kind} {node.get('Relation Name', '')}".strip())
+    touched = found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"]
+    if touched > MAX_BLOCKS:
+        told.append(f"{touched} blocks")
+    return told
+
+
+def seconds_of(storage: PostgresRuntimeStorage, name: str, times: int = 20) -> float:
+    """The fastest of some executions."""
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        explain(storage, name)
+        taken.append(time.perf_counter() - began)
+    return min(taken)

@@ -1,0 +1,205 @@
+"""PostgreSQL: how it is opened, and what its errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from fuseline.clock import SystemClock
+from fuseline.errors import CallerError, FatalError, MigrationError, StorageUnavailableError
+from fuseline.model import Status
+from fuseline.storage import PostgresRuntimeStorage
+from fuseline.storage.sql import open_storage, postgres, upgrade
+from fuseline.storage.transaction import Wanted
+from fuseline.testing.storage_cases import keep, run_row, step_row
+
+
+@pytest.fixture
+def storage(postgres_url: str) -> Iterator[PostgresRuntimeStorage]:
+    storage = PostgresRuntimeStorage(postgres_url, upgrade=True, pool_size=2)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def instance_id() -> str:
+    """Of a run in a database that is shared."""
+    return SystemClock().new_id()
+
+
+def ask(storage: PostgresRuntimeStorage, question: str) -> str:
+    connection = storage.engine.raw_connection()
+    cursor = connection.cursor()
+    cursor.execute(question)
+    (answer,) = cursor.fetchone() or ("",)
+    connection.close()
+    return str(answer)
+
+
+def test_an_empty_database_is_upgraded_only_when_asked(fresh_postgres_url: str) -> None:
+    for opening in (PostgresRuntimeStorage, open_storage):
+        with pytest.raises(MigrationError, match="fuseline db upgrade"):
+            opening(fresh_postgres_url)
+    PostgresRuntimeStorage(fresh_postgres_url, upgrade=True).close()
+    PostgresRuntimeStorage(fresh_postgres_url).close()
+
+
+def test_tables_that_are_not_ours_are_told(fresh_postgres_url: str) -> None:
+    upgrade(fresh_postgres_url)
+    storage = PostgresRuntimeStorage(fresh_postgres_url)
+    with psycopg.connect(fresh_postgres_url) as connection:
+        connection.execute("ALTER TABLE fuseline_runs DROP COLUMN due_at")
+    with pytest.raises(MigrationError, match="fuseline db upgrade"):
+        storage.next_due()
+    storage.close()
+
+
+def test_a_user_without_rights_is_told(fresh_postgres_url: str) -> None:
+    upgrade(fresh_postgres_url)
+    role = f"reader_{fresh_postgres_url[-6:]}"
+    with psycopg.connect(fresh_postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN")
+        connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+        storage = PostgresRuntimeStorage(fresh_postgres_url.replace("postgres@", f"{role}@"))
+        try:
+            assert storage.list_runs() == []
+            with pytest.raises(FatalError, match="lacks a right"):
+                keep(storage, run_row("i"))
+        finally:
+            storage.close()
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")
+
+
+def test_every_session_is_bounded_and_plans_by_index(storage: PostgresRuntimeStorage) -> None:
+    """P7: nothing waits for ever."""
+    for setting, value in {
+        "statement_timeout": "10s",
+        "lock_timeout": "5s",
+        "idle_in_transaction_session_timeout": "30s",
+        "transaction_isolation": "read committed",
+        "enable_seqscan": "off",
+        "jit": "off",
+        "application_name": "fuseline",
+    }.items():
+        assert ask(storage, f"SHOW {setting}") == value
+
+
+def test_what_the_url_asks_for_wins(postgres_url: str, storage: PostgresRuntimeStorage) -> None:
+    asked = f"{postgres_url}?application_name=mine&options=-c%20lock_timeout%3D7s"
+    mine = PostgresRuntimeStorage(asked)
+    assert ask(mine, "SHOW application_name") == "mine"
+    assert ask(mine, "SHOW lock_timeout") == "7s"
+    assert ask(mine, "SHOW statement_timeout") == "10s"
+    mine.close()
+
+
+def test_a_connection_that_broke_while_it_was_idle_is_replaced_unseen(
+    storage: PostgresRuntimeStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "IDLE_SECONDS", 0.0)
+    assert storage.now()
+    cut(storage)
+    assert storage.now()
+    with storage.transaction() as tx:
+        assert not tx.load(Wanted({"nobody"})).runs
+
+
+def test_a_connection_that_breaks_in_use_is_told_and_replaced(
+    storage: PostgresRuntimeStorage, instance_id: str
+) -> None:
+    def break_in_between() -> None:
+        with storage.transaction() as tx:
+            tx.load(Wanted({"nobody"}))
+            cut(storage)
+            tx.load(Wanted({"nobody"}))
+
+    with pytest.raises(StorageUnavailableError, match="cannot be used"):
+        break_in_between()
+    keep(storage, run_row(instance_id))
+    assert storage.read_run_row(instance_id) is not None
+
+
+def cut(storage: PostgresRuntimeStorage) -> None:
+    """End every connection to the storage's database but the one that says so."""
+    url = storage.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+def test_a_pool_that_is_used_up_is_told(
+    postgres_url: str, storage: PostgresRuntimeStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "POOL_SECONDS", 0.05)
+    small = PostgresRuntimeStorage(postgres_url, pool_size=1)
+    with small.transaction(), pytest.raises(StorageUnavailableError, match="in use"):
+        small.now()
+    small.close()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800"], ids=["NUL", "surrogate"])
+def test_a_name_that_is_no_text_is_refused(
+    storage: PostgresRuntimeStorage, instance_id: str, name: str
+) -> None:
+    with pytest.raises(CallerError, match="cannot hold"):
+        keep(storage, run_row(instance_id), **{instance_id: [step_row("s", action=name)]})
+    with pytest.raises(CallerError, match="cannot hold"):
+        storage.list_runs(workflow_id=name)
+    assert storage.read_run(instance_id) is None
+
+
+def test_a_time_that_is_no_number_is_refused(storage: PostgresRuntimeStorage, instance_id: str) -> None:
+    with pytest.raises(CallerError, match="cannot hold"):
+        keep(storage, run_row(instance_id, due_at=float("nan")))
+
+
+def test_many_rows_are_written_in_statements_of_a_bounded_size(
+    storage: PostgresRuntimeStorage, instance_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1: what took longer than a statement may, or had a gigabyte, would be tried again for ever."""
+    monkeypatch.setattr(postgres, "STATEMENT_BYTES", 1_000)
+    steps = [step_row(f"s{number}", Status.SUCCEEDED, result="x" * 600) for number in range(5)]
+    before = storage.statements
+    keep(storage, run_row(instance_id), **{instance_id: steps})
+    assert storage.statements - before >= len(steps)
+    stored = storage.read_run(instance_id)
+    assert stored is not None
+    assert {name: len(step.result) for name, step in stored.steps.items()} == {f"s{n}": 600 for n in range(5)}
+
+
+def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
+    with pytest.raises(StorageUnavailableError) as told:
+        open_storage("postgresql://postgres:secret@127.0.0.1:1/x")
+    assert "secret" not in str(told.value)
+
+
+def test_the_hot_statements_go_by_an_index_however_small_the_tables_were(
+    fresh_postgres_url: str,
+) -> None:
+    """A plan that was made while a table was empty must not read it whole when it is large."""
+    storage = PostgresRuntimeStorage(fresh_postgres_url, upgrade=True)
+    s = storage._sql
+    arrays = {"ids": ["x"], "firsts": ["x"], "seconds": ["y"]}
+    values = {
+        "now": 1.0,
+        "limit": 5,
+        "workflow_id": "w",
+        "instance_id": "i",
+        "after_id": "",
+        "after_name": "",
+    }
+    hot = ["load_runs_locked", "load_steps", "load_joins", "load_inputs", "load_all_steps", "lock_due_runs"]
+    hot += ["lock_due_steps", "due_steps", "take_queued", "list_queued", "next_due", "count_runs"]
+    with storage._reading() as session:
+        for name in hot:
+            statement = getattr(s, name)
+            plan = session._cursor.execute(f"EXPLAIN {statement.text}", arrays | values).fetchall()  # type: ignore[attr-defined]
+            text = "\n".join(line for (line,) in plan)
+            assert "Seq Scan" not in text, text
+            assert "Hash Join" not in text, text
+    storage.close()
