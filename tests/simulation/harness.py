@@ -63,6 +63,19 @@ class Stage:
                 process.on_death = None
                 process.die()
 
+    def kinds(self) -> set[str]:
+        """The kinds of events that there were."""
+        return {event[1] for event in self.world.history.events}
+
+    def kill(self, slot: str) -> None:
+        """End the process of that slot; another one takes its place."""
+        self.world.history.fault("kill", slot)
+        self.room.processes[slot].die()
+
+    def fail_commits(self, share: float) -> None:
+        """Let that share of all commits fail from now on."""
+        self.room.database.failing = share
+
     def queue(self) -> SimQueue:
         """The queue of steps."""
         return self.room.server.queues[self.room.machines.topology.steps_queue(*self.schema.key)]

@@ -134,3 +134,20 @@ def test_a_message_that_is_gone_from_within_a_backlog_that_never_ends_is_missed(
     runs = (stage.room.database.rows.read_run(f"r{number}") for number in range(1, len(arrivals)))
     assert {step.attempt for run in runs if run is not None for step in run.steps.values()} == {1}
     assert stage.violations() == []
+
+
+def test_what_an_acknowledged_dispatch_starts_goes_out_at_once_when_storage_is_back() -> None:
+    """P4: who recorded and acknowledged it was killed before he sent its step, and storage failed under the next."""
+    stage = Stage(graph("w", {"a": []}))
+    stage.run_until(1.9)
+    while "acked" not in stage.kinds():
+        stage.run_until(stage.world.now - START + 0.0005)
+    assert "sent" not in stage.kinds(), "that is not what this is about"
+    stage.kill("c0")
+    stage.fail_commits(1.0)
+    stage.run_until(10.0)
+    assert stage.world.history.counts["fault: commit fails"] > 1
+    stage.fail_commits(0.0)
+    stage.run_until(2.0 + RULES.sweep_seconds - 0.1)
+    assert len(stage.started("a")) == 1
+    assert stage.violations() == []

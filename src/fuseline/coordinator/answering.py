@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,11 +22,22 @@ from fuseline.ledger import Outcome
 
 log = logging.getLogger(__name__)
 
-_Ready = list[tuple[Item, Delivery, Ticket]]
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A command that is checked and waits for its transaction."""
+
+    item: Item
+    delivery: Delivery
+    ticket: Ticket
 
 
 class Answering:
-    """Every command gets one answer, then its message is acknowledged: a coordinator that dies leaves it to the next."""
+    """Every command gets one answer, then its message is acknowledged: a coordinator that dies leaves it to the next.
+
+    One that comes a second time while storage is away is kept until it is back. Whoever had it first may have recorded
+    and acknowledged it, so that its caller asks no more, and been killed before he sent out what it brings about.
+    """
 
     def __init__(
         self,
@@ -44,22 +56,36 @@ class Answering:
         self._topology = topology
         self._on_storage_lost = on_storage_lost
         self._on_applied = on_applied
+        self._kept: list[tuple[Delivery, Ticket]] = []
 
     def answer(self, intake: Intake, limit: int) -> bool:
         """Answer up to `limit` commands; False when there are none."""
+        if self._kept:
+            self._answer_kept()
+            return True
         deliveries = intake.peek(limit)
         if not deliveries:
             return False
         intake.take(deliveries)
         ticket = intake.settler.open(deliveries)
-        ready: _Ready = []
+        ready: list[_Ready] = []
         for delivery in deliveries:
             self._answer_one(delivery, ticket, ready)
         self._apply(ready)
         ticket.done()
         return True
 
-    def _answer_one(self, delivery: Delivery, ticket: Ticket, ready: _Ready) -> None:
+    def _answer_kept(self) -> None:
+        kept, self._kept = self._kept, []
+        ready: list[_Ready] = []
+        for delivery, ticket in kept:
+            if not delivery.is_stale:  # that of a lost channel comes again
+                self._answer_one(delivery, ticket, ready)
+        self._apply(ready)
+        for _, ticket in kept:
+            ticket.done()
+
+    def _answer_one(self, delivery: Delivery, ticket: Ticket, ready: list[_Ready]) -> None:
         try:
             command = read(Command, delivery.body)
             for_workers = delivery.exchange == self._topology.worker_commands_exchange
@@ -67,8 +93,7 @@ class Answering:
                 raise CallerError(f"command {command.name!r} is not for workers")
             self._begin(command, delivery, ticket, ready)
         except StorageUnavailableError as error:
-            self._on_storage_lost(error)
-            self._refuse(delivery, error)
+            self._storage_lost([(delivery, ticket)], error)
         except FuselineError as error:
             self._refuse(delivery, error)
         except Exception as error:
@@ -77,7 +102,7 @@ class Answering:
                 delivery, FuselineError(f"internal error of the coordinator: {type(error).__name__}")
             )
 
-    def _begin(self, command: Command, delivery: Delivery, ticket: Ticket, ready: _Ready) -> None:
+    def _begin(self, command: Command, delivery: Delivery, ticket: Ticket, ready: list[_Ready]) -> None:
         if command.name == "register":
             worker_id, schemas = self._commands.register(command.args)
             ticket.expect()
@@ -88,24 +113,26 @@ class Answering:
             what, schema = self._commands.dispatch(command.args)
             item = Item(what, on_outcome=partial(self._dispatched, delivery))
             if schema.key in self._declared:
-                ready.append((item, delivery, ticket))
+                ready.append(_Ready(item, delivery, ticket))
             else:
                 ticket.expect()
-                self._declared.ensure(schema.key, partial(self._dispatch_declared, (item, delivery, ticket)))
+                self._declared.ensure(
+                    schema.key, partial(self._dispatch_declared, _Ready(item, delivery, ticket))
+                )
         elif command.name == "cancel":
             answered = partial(self._answered, delivery, self._commands.cancelled)
-            ready.append((Item(self._commands.cancel(command.args), answered), delivery, ticket))
+            ready.append(_Ready(Item(self._commands.cancel(command.args), answered), delivery, ticket))
         elif command.name == "replay_dead_letter":
             letter_id, event = self._commands.replay(command.args, redelivered=delivery.redelivered)
             answer = partial(self._commands.replayed, letter_id)
             ready.append(
-                (Item(event, on_outcome=partial(self._answered, delivery, answer)), delivery, ticket)
+                _Ready(Item(event, on_outcome=partial(self._answered, delivery, answer)), delivery, ticket)
             )
         elif command.name == "discard_dead_letter":
             letter_id, event = self._commands.discard(command.args)
             answer = partial(self._commands.discarded, letter_id)
             ready.append(
-                (Item(event, on_outcome=partial(self._answered, delivery, answer)), delivery, ticket)
+                _Ready(Item(event, on_outcome=partial(self._answered, delivery, answer)), delivery, ticket)
             )
         elif command.name in self._commands.names:
             result = self._commands.read(command.name, command.args)
@@ -113,16 +140,22 @@ class Answering:
         else:
             raise CallerError(f"command {command.name!r} is unknown to this coordinator")
 
-    def _apply(self, ready: _Ready) -> None:
+    def _apply(self, ready: list[_Ready]) -> None:
         if not ready:
             return
         try:
-            self._pipeline.run([item for item, _, _ in ready], [ticket for _, _, ticket in ready])
+            self._pipeline.run([one.item for one in ready], [one.ticket for one in ready])
         except StorageUnavailableError as error:
-            self._on_storage_lost(error)
-            for _, delivery, _ in ready:
-                self._refuse(delivery, error)
+            self._storage_lost([(one.delivery, one.ticket) for one in ready], error)
         self._on_applied()  # rows were saved, and some of them may be due soon
+
+    def _storage_lost(self, commands: list[tuple[Delivery, Ticket]], error: StorageUnavailableError) -> None:
+        self._on_storage_lost(error)
+        for delivery, ticket in commands:
+            self._refuse(delivery, error)
+            if delivery.redelivered:
+                ticket.expect()
+                self._kept.append((delivery, ticket))
 
     def _refuse(self, delivery: Delivery, error: FuselineError) -> None:
         self._outbox.reply(delivery, Reply.failure(error))
@@ -136,13 +169,12 @@ class Answering:
             self._refuse(delivery, error)
         ticket.done()
 
-    def _dispatch_declared(self, one: tuple[Item, Delivery, Ticket], error: FuselineError | None) -> None:
-        _, delivery, ticket = one
+    def _dispatch_declared(self, one: _Ready, error: FuselineError | None) -> None:
         if error is None:
             self._apply([one])
         else:
-            self._refuse(delivery, error)
-        ticket.done()
+            self._refuse(one.delivery, error)
+        one.ticket.done()
 
     def _dispatched(self, delivery: Delivery, outcome: Outcome) -> None:
         if outcome.error is not None:
