@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Self
 
 from fuseline.amqp.sync import BackgroundLink
 from fuseline.amqp.topology import Topology
-from fuseline.broker import AmqpBroker
+from fuseline.broker import AmqpBroker, Broker
 from fuseline.engine import Rules
-from fuseline.model import PolicySpec, RunView, StepSchema, WorkflowSchema
+from fuseline.model import PolicySpec, RunView, Status, StepAssignment, StepReport, StepSchema, WorkflowSchema
 from fuseline.storage import MemoryRuntimeStorage
 from tests.integration.amqp.harness import wait_until
 from tests.integration.coordinator.harness import coordinating
@@ -27,6 +28,27 @@ def one_step(*policies: tuple[str, dict[str, Any]], workflow_id: str = "trap") -
     """A workflow of the single step `a`."""
     specs = [PolicySpec(name=name, config=config) for name, config in policies]
     return WorkflowSchema(workflow_id=workflow_id, steps={"a": StepSchema(name="a", policies=specs)})
+
+
+def take(broker: Broker, worker_id: str, seconds: float = PATIENCE_SECONDS) -> StepAssignment:
+    """The next step for this worker, which has to come in time."""
+    deadline = time.monotonic() + seconds
+    while (step := broker.get_step(worker_id)) is None:
+        assert time.monotonic() < deadline, "no step came"
+        time.sleep(0.02)
+    return step
+
+
+def success(of: StepAssignment) -> StepReport:
+    """That it was executed."""
+    return StepReport(
+        workflow_id=of.workflow_id,
+        instance_id=of.instance_id,
+        step_name=of.step_name,
+        attempt=of.attempt,
+        state=Status.SUCCEEDED,
+        result="done",
+    )
 
 
 class Party:

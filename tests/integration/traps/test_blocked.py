@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from fuseline.broker import AmqpBroker
 from fuseline.errors import BrokerBusyError
 from fuseline.model import RunStatus, Status, StepAssignment, StepReport
 from fuseline.testing.proxy import TcpProxy
 from fuseline.testing.servers import PrivateRabbitMQ
 from tests.integration.amqp.harness import wait_until
 from tests.integration.traps.conftest import Gather
-from tests.integration.traps.parties import PATIENCE_SECONDS, one_step
+from tests.integration.traps.parties import PATIENCE_SECONDS, one_step, take
 
 HASTY_SECONDS = 1.0
 SCHEMA = one_step()
@@ -39,12 +38,6 @@ def proxy(rabbitmq_server: PrivateRabbitMQ) -> Iterator[TcpProxy]:
     """On the way to the server; there until the party has ended."""
     with TcpProxy("127.0.0.1", rabbitmq_server.port) as one:
         yield one
-
-
-def take(broker: AmqpBroker, worker_id: str) -> StepAssignment:
-    while (step := broker.get_step(worker_id)) is None:
-        pass
-    return step
 
 
 def success(run: str) -> StepReport:

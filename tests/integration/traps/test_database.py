@@ -13,12 +13,13 @@ from sqlalchemy import create_engine, inspect, text
 from fuseline.amqp.topology import Topology
 from fuseline.broker import AmqpBroker
 from fuseline.errors import DeadlineExceededError, MigrationError, StorageUnavailableError
-from fuseline.model import RunStatus, Status, StepAssignment, StepReport
+from fuseline.model import RunStatus
 from fuseline.storage import SqliteRuntimeStorage
 from fuseline.storage.sql import upgrade
 from fuseline.storage.sql.tables import VERSION_TABLE
 from fuseline.testing.flows import graph
 from tests.integration.cli.harness import Fuseline
+from tests.integration.traps.parties import success, take
 from tests.integration.traps.processes import SECONDS, coordinator_process
 
 FLOW = graph("ingest", {"a": ["b"]})
@@ -29,23 +30,6 @@ def client(program: Fuseline, call_seconds: float = SECONDS) -> Iterator[AmqpBro
     url, prefix = program.environment["FUSELINE_AMQP_URL"], program.environment["FUSELINE_PREFIX"]
     with AmqpBroker(url, topology=Topology(prefix), call_seconds=call_seconds) as broker:
         yield broker
-
-
-def take(broker: AmqpBroker, worker_id: str) -> StepAssignment:
-    while (step := broker.get_step(worker_id)) is None:
-        pass  # the broker waits a moment each time
-    return step
-
-
-def success(of: StepAssignment) -> StepReport:
-    return StepReport(
-        workflow_id=of.workflow_id,
-        instance_id=of.instance_id,
-        step_name=of.step_name,
-        attempt=of.attempt,
-        state=Status.SUCCEEDED,
-        result="done",
-    )
 
 
 # ---- two coordinators on one SQLite file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,13 +12,14 @@ import httpx
 import pytest
 
 from fuseline.amqp import codec
+from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.sync import BackgroundLink
 from fuseline.broker import Broker, HttpBroker, MemoryBroker
 from fuseline.errors import CallerError, InvalidInputsError, InvalidMessageError, MessageTooLargeError
 from fuseline.model import Cause, RunStatus, Status, StepReport
 from fuseline.web.background import serving
 from tests.integration.amqp.harness import SECONDS, props
-from tests.integration.traps.parties import PATIENCE_SECONDS, Party, one_step
+from tests.integration.traps.parties import PATIENCE_SECONDS, Party, one_step, take
 
 FLOW = one_step()
 MIB = 1024 * 1024
@@ -83,16 +85,10 @@ def report(run: str, result: Any) -> StepReport:
     )
 
 
-def take(broker: Broker, worker: str) -> str:
-    while (step := broker.get_step(worker)) is None:
-        pass
-    return step.instance_id
-
-
 def goes_on(broker: Broker, worker: str) -> None:
     """The next run is as if nothing had been."""
     run = broker.dispatch_workflow(FLOW, {"field": "plain"})
-    assert take(broker, worker) == run
+    assert take(broker, worker).instance_id == run
     broker.report_step(worker, report(run, "plain"))
     assert broker.wait(run, PATIENCE_SECONDS).state is RunStatus.SUCCEEDED
 
@@ -109,7 +105,7 @@ def test_inputs_that_nobody_can_take_are_refused_by_name(any_kind: Broker) -> No
 def test_results_that_nobody_can_take_are_refused_and_the_step_is_still_held(any_kind: Broker) -> None:
     worker = any_kind.register_worker([FLOW])
     run = any_kind.dispatch_workflow(FLOW)
-    assert take(any_kind, worker) == run
+    assert take(any_kind, worker).instance_id == run
     for name, (value, told) in REFUSED.items():
         with pytest.raises(CallerError, match=told.replace("field", "(field|result)")):
             any_kind.report_step(worker, report(run, {"field": value}))
@@ -123,7 +119,7 @@ def test_what_json_can_say_comes_out_as_it_went_in(any_kind: Broker) -> None:
     worker = any_kind.register_worker([FLOW])
     for value, told in TAKEN.values():
         run = any_kind.dispatch_workflow(FLOW, {"field": value})
-        assert take(any_kind, worker) == run
+        assert take(any_kind, worker).instance_id == run
         any_kind.report_step(worker, report(run, value))
         view = any_kind.wait(run, PATIENCE_SECONDS)
         assert view.inputs == {"field": told}
@@ -171,10 +167,17 @@ def test_bytes_that_no_client_of_ours_would_send_harm_neither_service_nor_coordi
         for body in BODIES.values():
             link.publish(exchange, "", body, props(codec.REPORT), deadline_seconds=SECONDS)
         for _ in BODIES:
-            while (parked := link.get(party.topology.parked_queue, deadline_seconds=SECONDS)) is None:
-                pass
+            parked = next_parked(link, party.topology.parked_queue)
             assert "JSON" in str((parked.properties.headers or {})["x-fuseline-reason"])
             link.ack(parked)
-    assert take(party.broker, worker) == run
+    assert take(party.broker, worker).instance_id == run
     party.broker.report_step(worker, report(run, "plain"))
     assert party.wait(run).state is RunStatus.SUCCEEDED
+
+
+def next_parked(link: BackgroundLink, queue: str) -> Delivery:
+    deadline = time.monotonic() + SECONDS
+    while (parked := link.get(queue, deadline_seconds=SECONDS)) is None:
+        assert time.monotonic() < deadline, "nothing was parked"
+        time.sleep(0.02)
+    return parked
