@@ -121,7 +121,8 @@ def test_a_channel_closed_under_us_is_renewed_and_its_tags_are_never_acked_on_th
     assert old[0].tag == again.tag, "else the next line proves nothing"
     taker.ack(old[0], multiple=True)
     taker.ack(old[1], multiple=True)
-    on_thread(link, lambda one: one.nack(old[1], requeue=False))
+    for stale in old:
+        on_thread(link, lambda one, stale=stale: one.nack(stale, requeue=False))  # type: ignore[misc]
     on_thread(link, lambda _one: taker.consumer.end())
     wait_until(lambda: drain(amqp_url, steps) == [b"b"])
 

@@ -10,18 +10,11 @@ import pytest
 from fuseline.amqp.topology import Topology
 from fuseline.broker import AmqpBroker
 from tests.integration.cli.conftest import fuseline, on_rabbitmq
-from tests.integration.traps.defects import plant_named
 from tests.integration.traps.parties import Party
 
 __all__ = ["fuseline", "on_rabbitmq"]  # the command line, as a process
 
 Gather = Callable[..., Party]
-
-
-@pytest.fixture(autouse=True)
-def _planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take out the defence that the environment names (see `prove.py`)."""
-    plant_named(monkeypatch)
 
 
 @pytest.fixture

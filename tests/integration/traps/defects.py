@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from fuseline.amqp.consuming import Delivery
+from fuseline.amqp.consuming import Delivery, Line
 from fuseline.amqp.link import Link
 from fuseline.amqp.publishing import Publisher
 from fuseline.broker import AmqpBroker
@@ -133,7 +133,42 @@ def unroutable_assignments_are_left(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Publisher, "_returned", nothing)
 
 
+def stale_deliveries_are_acked(patch: pytest.MonkeyPatch) -> None:
+    """A delivery of an earlier channel is acknowledged on the present one."""
+
+    def ack(self: Line, delivery: Delivery, multiple: bool) -> None:
+        if self._channel is not None and self._channel.is_open:
+            self._channel.basic_ack(delivery.tag, multiple)
+
+    patch.setattr(Line, "ack", ack)
+
+
+def stale_deliveries_are_nacked(patch: pytest.MonkeyPatch) -> None:
+    """A delivery of an earlier channel is handed back or rejected on the present one."""
+
+    def nack(self: Line, delivery: Delivery, requeue: bool) -> None:
+        if self._channel is not None and self._channel.is_open:
+            self._channel.basic_nack(delivery.tag, False, requeue)
+
+    patch.setattr(Line, "nack", nack)
+
+
 DEFECTS: Final = {
+    "stale-deliveries-are-acked": Defect(
+        "integration/traps/test_stale_tags.py::"
+        "test_what_was_held_before_a_reconnect_does_not_let_another_step_go_after_it",
+        stale_deliveries_are_acked,
+    ),
+    "links-ack-stale-deliveries": Defect(
+        "integration/amqp/test_faults.py::"
+        "test_a_held_delivery_comes_again_after_a_cut_and_its_old_tag_does_nothing",
+        stale_deliveries_are_acked,
+    ),
+    "links-nack-stale-deliveries": Defect(
+        "integration/amqp/test_consuming.py::"
+        "test_a_channel_closed_under_us_is_renewed_and_its_tags_are_never_acked_on_the_new_one",
+        stale_deliveries_are_nacked,
+    ),
     "stopping-workers-do-not-finish": Defect(
         "integration/traps/test_warm_shutdown.py::test_a_warm_shutdown_under_load_loses_and_repeats_nothing",
         stopping_workers_do_not_finish,
