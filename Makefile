@@ -55,9 +55,9 @@ test-matrix: setup servers ## Run the RabbitMQ tests on 4.0 and 4.3 as well (roo
 	scripts/test-matrix $(MATRIX) -- $(PYTEST_ARGS)
 
 .PHONY: fault
-fault: setup servers ## Run the tests marked fault or long; with MINUTES=20 [SEED=..] [TOPOLOGY=single|cluster|both] faults at random for so long
+fault: setup servers ## Run the tests marked fault or long; with MINUTES=20 [SEED=..] [TOPOLOGY=single|cluster|both] [FUSION=8] faults at random for so long
 ifdef MINUTES
-	$(BIN)/python -m tests.fault --minutes $(MINUTES) --topology $(or $(TOPOLOGY),both) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.fault --minutes $(MINUTES) --topology $(or $(TOPOLOGY),both) $(if $(SEED),--seed $(SEED)) $(if $(FUSION),--fusion-hops $(FUSION))
 else
 	$(BIN)/pytest -m 'fault or long' $(PYTEST_ARGS)
 endif

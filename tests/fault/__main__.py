@@ -19,16 +19,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=20.0, help="how long faults are injected, in all")
     parser.add_argument("--seed", type=int, default=None, help="a number; drawn and printed by default")
     parser.add_argument("--topology", choices=("single", "cluster", "both"), default="both")
+    parser.add_argument("--fusion-hops", type=int, default=0, help="step fusion in the workers; 0 is off")
     parser.add_argument("--build", type=Path, default=Path("build/fault"), help="where the artefacts go")
     given = parser.parse_args(arguments)
     seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
-    folder = given.build / str(seed)
+    fusion = given.fusion_hops
+    folder = given.build / (f"{seed}-fused" if fusion else str(seed))
     shutil.rmtree(folder, ignore_errors=True)
     print(f"seed {seed}, {given.minutes:g} minutes, {given.topology}; artefacts in {folder}", flush=True)
-    results = [run_world(options) for options in worlds(seed, given.minutes, given.topology, folder)]
+    plans = worlds(seed, given.minutes, given.topology, folder, fusion_hops=fusion)
+    results = [run_world(options) for options in plans]
     for result in results:
         print(f"{result['topology']}: {verdict.line(result)}")
-    whole = merge(results, f"make fault MINUTES={given.minutes:g} SEED={seed} TOPOLOGY={given.topology}")
+    command = f"make fault MINUTES={given.minutes:g} SEED={seed} TOPOLOGY={given.topology}"
+    whole = merge(results, f"{command} FUSION={fusion}" if fusion else command)
     verdict.save(whole, folder / "result.json")
     print(verdict.line(whole))
     return 0 if whole["passed"] else 1

@@ -156,6 +156,7 @@ COUNTED = {
     "hung": "hung: not ended",
     "steps": "steps recorded",
     "executions": "executions of steps",
+    "fused": "of these, begun by step fusion",
     "commits": "transactions looked into",
     "dead letters": "dead letters, all explained",
     "parked": "messages parked, all of them the adversary's",

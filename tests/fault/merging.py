@@ -28,6 +28,7 @@ def merge(results: list[dict[str, Any]], command: str) -> dict[str, Any]:
                 recoveries[kind][what] += seconds
     return {
         "seed": first["seed"],
+        "fusion_hops": first["fusion_hops"],
         "command": command,
         "began_at": first["began_at"],
         "within_seconds": first["within_seconds"],

@@ -36,6 +36,8 @@ class Options:
     within_seconds: float = 120.0
     """T: how long after the last fault every acknowledged run has to have ended."""
     warm_seconds: float = 8.0
+    fusion_hops: int = 0
+    """Step fusion in the workers: so many steps in a row; 0 is off."""
     is_quick: bool = False
     """Only faults that take little time; for `make test`."""
     is_watched: bool = True

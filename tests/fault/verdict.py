@@ -31,12 +31,15 @@ def conclude(facts: Facts, injected: list[Injected], broken: list[str], options:
         problems.append(
             f"vacuous: {counts['acknowledged']} of {counts['attempted']} dispatches were acknowledged"
         )
+    if options.fusion_hops and not counts["fused"]:
+        problems.append("vacuous: step fusion was on, and no step was begun by it")
     bitten = [one for one in injected if one.bite is not None]
     if injected and 2 * len(bitten) < len(injected):
         problems.append(f"vacuous: {len(bitten)} of {len(injected)} faults were seen to bite")
     return {
         "seed": options.seed,
         "topology": options.topology,
+        "fusion_hops": options.fusion_hops,
         "seconds": options.seconds,
         "within_seconds": options.within_seconds,
         "counts": counts,

@@ -123,6 +123,7 @@ class World:
         shared = {
             **SETTINGS,
             "FUSELINE_PREFIX": self.topology.prefix,
+            "FUSELINE_FUSION_HOPS": str(self.options.fusion_hops),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "PYTHONFAULTHANDLER": "1",
         }

@@ -15,11 +15,11 @@ BROKEN = {
     "join-counted-twice": ("P2", "P3"),
     "lease-never-expired": ("P1",),
     "no-dead-path-elimination": ("P1",),
-    "no-fencing": ("P3", "P5"),
+    "no-fencing": ("P2", "P3", "P5"),
     "no-outbox-on-redelivery": ("P4",),
     "republished-dead-letter": ("P6",),
     "stale-tags": ("P4", "P7"),
-    "unfenced-fusion": ("P4", "P5"),
+    "unfenced-fusion": ("P2", "P4", "P5"),
 }
 """The promises that each of them breaks."""
 

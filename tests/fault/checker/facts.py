@@ -63,6 +63,7 @@ class Facts:
     views: dict[str, Row] = field(default_factory=dict)
     leaks: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+    fusion_hops: int = 0
 
     @cached_property
     def graphs(self) -> dict[str, Graph]:
@@ -102,6 +103,24 @@ class Facts:
         if execution["at"] < self.replayed_at[execution["run"]]:
             return True
         return bool(execution["attempt"] != self.step_rows[execution["run"]][execution["step"]].attempt)
+
+    @cached_property
+    def queued(self) -> dict[tuple[str, str, int], float]:
+        """When each attempt (run, step, number) was queued first; with step fusion some never are."""
+        found: dict[tuple[str, str, int], float] = {}
+        for change in self.changes:
+            if change.table == "steps" and (change.body["status"] == "QUEUED" or not self.fusion_hops):
+                found.setdefault((change.run, str(change.name), change.body["attempt"]), change.at)
+        return found
+
+    @cached_property
+    def successes(self) -> dict[tuple[str, str, str], float]:
+        """When each execution (run, step, nonce) that succeeded had ended."""
+        return {
+            (line["run"], line["step"], line["nonce"]): line["at"]
+            for line in self.executions
+            if line["what"] == "end" and line["outcome"] == "succeeded"
+        }
 
     @cached_property
     def run_rows(self) -> dict[str, RunRow]:

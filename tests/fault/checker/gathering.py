@@ -50,6 +50,7 @@ def gather(world: World, last_fault_at: float, before: dict[str, Usage]) -> Fact
         views=_views(world, [row["instance_id"] for row in tables["runs"]]),
         leaks=leaks,
         complaints=world.complaints + world.supervisor.unexpected,
+        fusion_hops=world.options.fusion_hops,
     )
 
 

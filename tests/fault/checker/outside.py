@@ -3,50 +3,92 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fuseline.engine.state import StepRow
+from fuseline.engine.state import RunRow, StepRow
 from fuseline.model.status import Status
-from tests.fault.checker.facts import Facts, Letter
+from tests.fault.checker.facts import Facts, Letter, Row
 
 
 def steps_start_in_order(facts: Facts) -> Iterator[str]:
-    """P2: an attempt is executed after it was queued and all it requires was recorded, with the recorded results."""
-    queued: dict[tuple[str, str, int], float] = {}
+    """P2: an attempt is executed after it was queued and all it requires was recorded, with the recorded results.
+
+    With step fusion, also at once after the only step that it requires, by whoever executed that, with that result.
+    """
     closed: dict[tuple[str, str], float] = {}
     for change in facts.changes:
-        if change.table == "steps":
-            queued.setdefault((change.run, str(change.name), change.body["attempt"]), change.at)
-            if change.body["status"] not in ("PENDING", "QUEUED", "RUNNING"):
-                closed[change.run, str(change.name)] = change.at
+        if change.table == "steps" and change.body["status"] not in ("PENDING", "QUEUED", "RUNNING"):
+            closed[change.run, str(change.name)] = change.at
     for line in facts.executions:
         run = facts.run_rows.get(line["run"])
         if line["what"] != "start" or run is None or facts.is_of_before(line):
             continue  # without a run, an assignment that was forged: nobody recorded it
         where = f"{line['run']}/{line['step']} attempt {line['attempt']}"
-        graph = facts.graphs[run.workflow_id]
-        if queued.get((line["run"], line["step"], line["attempt"]), line["at"] + 1) > line["at"]:
+        if facts.queued.get((line["run"], line["step"], line["attempt"]), line["at"] + 1) > line["at"]:
+            if facts.fusion_hops:
+                yield from (f"{where} {what}" for what in _fused(facts, line))
+                continue
             yield f"{where} was executed before it was queued"
+        yield from (f"{where} {what}" for what in _inputs(facts, run, line, closed))
+
+
+def _inputs(facts: Facts, run: RunRow, line: Row, closed: Mapping[tuple[str, str], float]) -> Iterator[str]:
+    """What is wrong with what an execution was given."""
+    graph = facts.graphs[run.workflow_id]
+    rows = facts.step_rows[line["run"]]
+    recorded = {nonce: name for name, row in rows.items() if (nonce := _nonce(row)) is not None}
+    step = graph.steps[line["step"]]
+    for parameter, nonce in line["seen"].items():
+        source = recorded.get(nonce)
+        if source is None or source not in step.or_groups.get(parameter, [parameter]):
+            yield f"saw a result of {parameter} that is not the recorded one"
+    if not graph.is_plain(line["step"]):
+        return
+    for source in step.predecessors:
+        row = rows.get(source)
+        if row is None:
+            continue  # cancelled before it was ever queued
+        if closed.get((line["run"], source), line["at"] + 1) > line["at"]:
+            yield f"was executed before {source} had ended"
+        nonce = _nonce(row)
+        if nonce is None or graph.edge(run, rows, source, line["step"]) != "live":
+            continue
+        if line["seen"].get(source) != nonce:
+            yield f"did not see the result of {source}"
+
+
+def is_fused(facts: Facts, line: Row) -> bool:
+    """Whether this start was brought about by the execution before it in a chain, and by no message."""
+    if line["what"] != "start" or line["run"] not in facts.run_rows:
+        return False
+    was_queued = (line["run"], line["step"], line["attempt"]) in facts.queued
+    return not was_queued and not any(_fused(facts, line))
+
+
+def _fused(facts: Facts, line: Row) -> Iterator[str]:
+    """What is wrong with a start of an attempt that was not queued before.
+
+    It may follow an execution whose report is not recorded, and never will be; then its own outcome is not either.
+    """
+    graph = facts.graphs[facts.run_rows[line["run"]].workflow_id]
+    sources = graph.steps[line["step"]].predecessors
+    if line["attempt"] != 1:
+        yield "was executed before it was queued, and is no first attempt"
+    elif len(sources) != 1 or not graph.is_plain(line["step"]):
+        yield "was executed before it was queued, and requires more than one step's result"
+    else:
+        (source,) = sources
+        seen = line["seen"].get(source)
+        before = facts.successes.get((line["run"], source, seen))
+        if before is None or before > line["at"]:
+            yield f"was executed before it was queued, and {source} had not been executed with what it saw of it"
         rows = facts.step_rows[line["run"]]
-        recorded = {nonce: name for name, row in rows.items() if (nonce := _nonce(row)) is not None}
-        step = graph.steps[line["step"]]
-        for parameter, nonce in line["seen"].items():
-            source = recorded.get(nonce)
-            if source is None or source not in step.or_groups.get(parameter, [parameter]):
-                yield f"{where} saw a result of {parameter} that is not the recorded one"
-        if graph.is_plain(line["step"]):
-            for source in step.predecessors:
-                row = rows.get(source)
-                if row is None:
-                    continue  # cancelled before it was ever queued
-                if closed.get((line["run"], source), line["at"] + 1) > line["at"]:
-                    yield f"{where} was executed before {source} had ended"
-                nonce = _nonce(row)
-                if nonce is None or graph.edge(run, rows, source, line["step"]) != "live":
-                    continue
-                if line["seen"].get(source) != nonce:
-                    yield f"{where} did not see the result of {source}"
+        of_source = rows.get(source)
+        of_step = rows.get(line["step"])
+        counts = of_step is not None and _nonce(of_step) == line["nonce"]
+        if counts and (of_source is None or _nonce(of_source) != seen):
+            yield f"is recorded, and saw a result of {source} that is not the recorded one"
 
 
 def _nonce(row: StepRow) -> str | None:
@@ -155,6 +197,7 @@ def tally(facts: Facts) -> dict[str, int]:
         "runs": len(facts.runs),
         "steps": len(facts.steps),
         "executions": sum(started.values()),
+        "fused": sum(is_fused(facts, line) for line in facts.executions) if facts.fusion_hops else 0,
         "commits": len({change.tx for change in facts.changes}),
         "events": len(facts.events),
         "dead letters": len(facts.dead),

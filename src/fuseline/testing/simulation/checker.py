@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from typing import Any
 
 from fuseline.amqp import codec
 from fuseline.engine.state import JoinRow, RunRow, StepRow
@@ -19,6 +18,7 @@ from fuseline.testing.simulation.endings import endings, retry_budgets
 from fuseline.testing.simulation.history import Event, History
 from fuseline.testing.simulation.replays import is_replay, standing
 from fuseline.testing.simulation.semantics import READY, SKIPPED, Graph
+from fuseline.testing.simulation.starts import Fused, goes_on_from, wrong_with
 
 Key = tuple[str, str]
 Attempt = tuple[str, str, int]
@@ -50,6 +50,7 @@ class Checker:
         self._said: defaultdict[str, set[str]] = defaultdict(set)  # claims and reports: who published them
         self._copies: defaultdict[tuple[str, str], int] = defaultdict(int)  # of a message in a queue, or held
         self._dispatches = Dispatches()
+        self._fused = Fused()
         self._alive: set[str] = set()
         self._executions: Counter[Attempt] = Counter()
         self._healed_at = float("inf")
@@ -212,6 +213,8 @@ class Checker:
         if new.status is Status.SUCCEEDED:
             if new.result != [new.name, new.attempt]:
                 self._broken("P5", f"attempt {key} is recorded with the result of another: {new.result}")
+            if (wrong := self._fused.wrong_with(i, new, self.rows[i])) is not None:
+                self._broken("P2", wrong)
             if (new.holder, key, Status.SUCCEEDED) not in self._ended:
                 self._broken("P3", f"attempt {key} is recorded as succeeded; {new.holder} never said so")
             if old is not None and old.status is Status.RUNNING and old.holder != new.holder:
@@ -258,44 +261,24 @@ class Checker:
         self._executions[key] += 1
         self._begun[worker, key] = self._now
         i, name, attempt = key
-        row = self.rows[i].get(name) if i in self.runs else None
-        if self._goes_on(worker, i, name, attempt, payload["results"], row):
-            self._history.bit("step fusion")
-            return
-        if row is None or row.attempt < attempt:
-            self._broken("P2", f"{worker} executes {key}, which was never queued")
-            return
         if running > concurrency:
             self._broken("P6", f"{worker} executes {running} steps at once, and may {concurrency}")
-        graph, run = self._graph(i), self.runs[i]
-        wrong = [
-            source
-            for source, value in payload["results"].items()
-            if (found := self.rows[i].get(source)) is None
-            or found.status is not Status.SUCCEEDED
-            or found.result != value
-        ]
-        if wrong:
-            self._broken("P2", f"{worker} executes {key} with results of {wrong} that are not recorded")
-        elif run.error is None and graph.is_plain(name):
-            wanted = graph.payload(run, self.rows[i], name)
-            if payload["results"] != wanted:
-                self._broken("P2", f"{worker} executes {key} with {payload['results']}, not {wanted}")
-
-    def _goes_on(
-        self, worker: str, i: str, name: str, attempt: int, results: dict[str, Any], row: StepRow | None
-    ) -> bool:
-        """Whether a worker goes on with the only successor of what it has reported, safely (P2, as ADR 0007 puts it)."""
-        sources = self._graph(i).steps[name].predecessors if i in self.runs else []
-        if attempt != 1 or len(sources) != 1 or results.keys() != set(sources):
-            return False
-        if row is not None and (row.status is not Status.RUNNING or row.holder != worker):
-            return False
-        ((source, value),) = results.items()
-        if not isinstance(value, list) or value[0] != source:
-            return False
-        reports = [f"{i}/{source}/{value[1]}/{what}" for what in ("report", "fused-report")]
-        return any(worker in self._said[one] for one in reports)
+        if i not in self.runs:
+            self._broken("P2", f"{worker} executes {key}, and there is no such run")
+            return
+        results = payload["results"]
+        wrong = list(wrong_with(self._graph(i), self.runs[i], self.rows[i], name, attempt, results))
+        before = goes_on_from(self._graph(i), worker, key, results, self._said)
+        row = self.rows[i].get(name)
+        is_held = row is not None and row.status is Status.RUNNING and row.holder == worker
+        if before is not None and (wrong or is_held):
+            self._history.bit("step fusion")
+        if before is not None and wrong:
+            self._fused.begins(worker, key, *before)
+            return
+        self._fused.ends(worker, key)
+        for what in wrong:
+            self._broken("P2", f"{worker} {what}")
 
     def _body_ended(self, event: Event) -> None:
         self._body_stopped(event)
