@@ -22,6 +22,7 @@ from fuseline.testing.servers import Alarm, PrivateRabbitMQCluster
 from fuseline.worker import Worker
 from tests.integration.amqp.harness import AnyLink, make_link, outside, props
 from tests.integration.coordinator.harness import running
+from tests.integration.traps.parties import error_of, one_step, success, take
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -141,20 +142,50 @@ def test_without_a_majority_a_dispatch_fails_in_time_and_lands_at_most_once(syst
     """P3, P7: what timed out may take effect yet, once, also when the caller tries again."""
     cluster = system.cluster
     run = SystemClock().new_id()
+
+    def dispatch(broker: AmqpBroker) -> str:
+        return broker.dispatch_workflow(WORKFLOW.to_schema(), {"number": 1}, instance_id=run)
+
     with system.impatient(cluster.url, 3) as broker:
         cluster.stop_app(0)
         cluster.stop_app(1)
         began = time.monotonic()
-        with pytest.raises(RetryableError):
-            broker.dispatch_workflow(WORKFLOW.to_schema(), {"number": 1}, instance_id=run)
+        assert isinstance(error_of(lambda: dispatch(broker)), RetryableError)
         assert time.monotonic() - began >= 3
     cluster.start_app(1)
     cluster.start_app(0)
-    assert system.broker.dispatch_workflow(WORKFLOW.to_schema(), {"number": 1}, instance_id=run) == run
-    assert system.broker.wait(run, WAIT_SECONDS).state is RunStatus.SUCCEEDED
+    assert dispatch(system.broker) == run
+    ended = system.broker.wait(run, WAIT_SECONDS)
+    assert ended.state is RunStatus.SUCCEEDED
+    assert dispatch(system.broker) == run
     assert system.finishes(2)
+    assert system.broker.get_run(run) == ended
     assert [one.instance_id for one in system.broker.list_runs()].count(run) == 1
     assert executed == [0, 1, 2]
+
+
+def test_without_a_majority_a_report_fails_in_time_and_counts_once(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P3, P7: the same for who pulls a step and reports it."""
+    cluster, broker = system.cluster, system.broker
+    schema = one_step(workflow_id="pulled")
+    worker_id = broker.register_worker([schema])
+    run = broker.dispatch_workflow(schema)
+    step = take(broker, worker_id)
+    cluster.stop_app(0)
+    cluster.stop_app(1)
+    with monkeypatch.context() as hasty:
+        hasty.setattr(broker, "_call_seconds", 3)
+        assert isinstance(error_of(lambda: broker.report_step(worker_id, success(step))), RetryableError)
+    cluster.start_app(1)
+    cluster.start_app(0)
+    broker.report_step(worker_id, success(step))
+    ended = broker.wait(run, WAIT_SECONDS)
+    assert (ended.state, ended.steps["a"].attempt) == (RunStatus.SUCCEEDED, 1)
+    assert system.finishes(1)
+    assert broker.get_step(worker_id) is None
+    assert broker.get_run(run) == ended
 
 
 def test_clients_of_a_parted_node_go_elsewhere_or_are_told(system: System) -> None:

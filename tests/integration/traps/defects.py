@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 
+from fuseline.amqp import sync
 from fuseline.amqp.consuming import Delivery, Line
 from fuseline.amqp.link import Link
 from fuseline.amqp.publishing import Publisher
@@ -16,7 +17,7 @@ from fuseline.broker import AmqpBroker
 from fuseline.coordinator.daemon import Coordinator
 from fuseline.coordinator.mending import Mending
 from fuseline.engine import machine
-from fuseline.engine.events import StepDuePassed
+from fuseline.engine.events import StepDuePassed, StepReported
 from fuseline.engine.state import StepRow
 from fuseline.engine.turn import Turn
 from fuseline.errors import DeadlineExceededError, UnroutableError
@@ -153,7 +154,64 @@ def stale_deliveries_are_nacked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Line, "nack", nack)
 
 
+def dispatches_begin_again(patch: pytest.MonkeyPatch) -> None:
+    """A dispatch begins its run, whether there is one of that name or not."""
+
+    def begin(turn: Turn) -> None:
+        for name in turn.plan.starts:
+            turn.queue(name)
+
+    patch.setattr(machine, "_dispatched", begin)
+
+
+def reports_count_again(patch: pytest.MonkeyPatch) -> None:
+    """A report of an attempt that has ended ends it again."""
+    late = machine._late
+
+    def count(turn: Turn, row: StepRow, event: Any, attempt: int) -> None:
+        if isinstance(event, StepReported):
+            machine._reported(turn, row, event)
+        else:
+            late(turn, row, event, attempt)
+
+    patch.setattr(machine, "_late", count)
+
+
+def calls_have_no_deadline(patch: pytest.MonkeyPatch) -> None:
+    """A message waits for its confirm for as long as it takes, and its caller for the message."""
+    patch.setattr(Publisher, "_arm", nothing)
+    patch.setattr(sync, "_GRACE_SECONDS", 600.0)
+
+
 DEFECTS: Final = {
+    "dispatches-begin-again": Defect(
+        "integration/traps/test_lost_confirms.py::test_a_call_without_its_confirm_fails_in_time_and_has_one_effect",
+        dispatches_begin_again,
+    ),
+    "reports-count-again": Defect(
+        "integration/traps/test_lost_confirms.py::test_a_call_without_its_confirm_fails_in_time_and_has_one_effect",
+        reports_count_again,
+    ),
+    "calls-have-no-deadline": Defect(
+        "integration/traps/test_lost_confirms.py::test_a_call_without_its_confirm_fails_in_time_and_has_one_effect",
+        calls_have_no_deadline,
+    ),
+    "calls-wait-for-a-server-that-is-down": Defect(
+        "integration/traps/test_lost_confirms.py::test_calls_with_rabbitmq_down_fail_in_time_and_are_not_made_later",
+        calls_have_no_deadline,
+    ),
+    "dispatches-wait-for-a-majority": Defect(
+        "integration/test_cluster.py::test_without_a_majority_a_dispatch_fails_in_time_and_lands_at_most_once",
+        calls_have_no_deadline,
+    ),
+    "reports-wait-for-a-majority": Defect(
+        "integration/test_cluster.py::test_without_a_majority_a_report_fails_in_time_and_counts_once",
+        calls_have_no_deadline,
+    ),
+    "dispatches-without-a-majority-begin-again": Defect(
+        "integration/test_cluster.py::test_without_a_majority_a_dispatch_fails_in_time_and_lands_at_most_once",
+        dispatches_begin_again,
+    ),
     "stale-deliveries-are-acked": Defect(
         "integration/traps/test_stale_tags.py::"
         "test_what_was_held_before_a_reconnect_does_not_let_another_step_go_after_it",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Self
+
+import pytest
 
 from fuseline.amqp.sync import BackgroundLink
 from fuseline.amqp.topology import Topology
@@ -20,6 +25,8 @@ from tests.unit.worker.bodies import CallableCatalog
 
 PATIENCE_SECONDS = 60.0
 """For what takes a server's restart or several lease times on a busy machine."""
+HANG_SECONDS = 30.0
+"""A call with a deadline of seconds that takes longer does not end by its deadline."""
 # Leases that no stalled machine loses by itself, and a sweep that helps nobody who is tested here.
 PATIENT = Rules(lease_seconds=60.0, sweep_seconds=3600.0)
 
@@ -49,6 +56,25 @@ def success(of: StepAssignment) -> StepReport:
         state=Status.SUCCEEDED,
         result="done",
     )
+
+
+def error_of(call: Callable[[], object]) -> Exception | None:
+    """What the call raises by itself, without waiting for ever for one that hangs."""
+    ended: queue.Queue[Exception | None] = queue.Queue()
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return ended.get(timeout=HANG_SECONDS)
+    except queue.Empty:
+        pytest.fail(f"the call hangs: it did not end within {HANG_SECONDS:g} s")
 
 
 class Party:
@@ -83,6 +109,7 @@ class Party:
     ) -> tuple[ThreadedWorker, CallableCatalog]:
         """One more worker, at work, and what its steps do."""
         bodies = CallableCatalog((schema,))
+        bodies.sync |= {name: lambda _assignment: "done" for name in schema.steps}
         worker = ThreadedWorker(url or self.url, self.topology, bodies, **options)
         self._stack.callback(worker.close)
         worker.start()
