@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fuseline.engine import JoinRow, Plan, Snapshot, StepPlan, decide, new_run, wanted
+from fuseline.engine.assigning import assign
 from fuseline.engine.effects import Decision, FinishRun, QueueStep, StopHolder, StopSteps, Verdict
 from fuseline.engine.events import Event, RunDispatched
 from fuseline.engine.state import DeadLetter, LetterKey, NotLoaded, StepRow
@@ -232,18 +233,7 @@ class Batch:
         payload: dict[str, Any] = {"workflow_inputs": self.inputs.get(i, {}), "results": results}
         if step.groups:
             payload["winners"] = _winners(step, join, results)
-        return StepAssignment.model_construct(
-            workflow_id=plan.workflow_id,
-            workflow_version=plan.version,
-            instance_id=i,
-            step_name=step.name,
-            attempt=effect.attempt,
-            payload=payload,
-            assigned_at=self.now,
-            expires_at=self.now + (step.timeout_seconds or plan.rules.lease_seconds),
-            timeout_seconds=step.timeout_seconds,
-            replays=snapshot.run.replays,
-        )
+        return assign(plan, step, i, payload, self.now, attempt=effect.attempt, replays=snapshot.run.replays)
 
     # ---- saving
 

@@ -8,11 +8,11 @@ the worker goes on (ADR 0007). Coordinators have the last word: what they do not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
 
 from fuseline.amqp import codec
 from fuseline.clock import Clock
 from fuseline.engine import Plan, compile_plan
+from fuseline.engine.assigning import assign
 from fuseline.engine.machine import action_of
 from fuseline.engine.plan import StepPlan
 from fuseline.model.messages import StepAssignment
@@ -20,8 +20,6 @@ from fuseline.model.schema import WorkflowSchema
 from fuseline.model.status import Status, Trigger
 from fuseline.worker.leases import Held
 from fuseline.worker.reports import Sealed
-
-_LEASE_SECONDS: Final = 60.0
 
 
 class Fusing:
@@ -54,23 +52,8 @@ class Fusing:
             return None
         # Read anew: a body may have changed those that it was given.
         inputs = codec.decode(held.delivery.body)["payload"].get("workflow_inputs", {})
-        return self._assignment(done, following, inputs, result)
-
-    def _assignment(
-        self, done: StepAssignment, step: StepPlan, inputs: dict[str, Any], result: Any
-    ) -> StepAssignment:
-        now = self._clock.now()
-        return StepAssignment.model_construct(
-            workflow_id=done.workflow_id,
-            workflow_version=done.workflow_version,
-            instance_id=done.instance_id,
-            step_name=step.name,
-            attempt=1,
-            payload={"workflow_inputs": inputs, "results": {done.step_name: result}},
-            assigned_at=now,
-            expires_at=now + (step.timeout_seconds or _LEASE_SECONDS),
-            timeout_seconds=step.timeout_seconds,
-        )
+        payload = {"workflow_inputs": inputs, "results": {done.step_name: result}}
+        return assign(plan, following, done.instance_id, payload, self._clock.now())
 
 
 def _only_live(plan: Plan, step: StepPlan, action: str) -> StepPlan | None:
