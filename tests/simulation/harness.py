@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fuseline.model.schema import WorkflowSchema
 from fuseline.testing.simulation.checker import Checker
@@ -10,7 +10,7 @@ from fuseline.testing.simulation.parties import SimWorker
 from fuseline.testing.simulation.queues import SimQueue
 from fuseline.testing.simulation.room import Room
 from fuseline.testing.simulation.workload import PlannedRun, Script, Workload
-from fuseline.testing.simulation.world import START
+from fuseline.testing.simulation.world import START, Process
 
 
 class Stage:
@@ -22,6 +22,7 @@ class Stage:
         scripts: dict[str, Script] | None = None,
         seed: int = 0,
         more_runs_at: Sequence[float] = (),
+        fusion_hops: int = 0,
     ) -> None:
         self.schema = schema
         self.scripts = {name: Script() for name in schema.steps} | (scripts or {})
@@ -29,7 +30,7 @@ class Stage:
             PlannedRun(f"r{number}", schema, at, self.scripts)
             for number, at in enumerate((2.0, *more_runs_at))
         ]
-        self.room = Room(seed, Workload({schema.key: [schema]}, runs))
+        self.room = Room(seed, Workload({schema.key: [schema]}, runs, fusion_hops))
         self.world = self.room.world
         self.room.start_all()
 
@@ -40,6 +41,13 @@ class Stage:
     def run_until(self, seconds: float) -> None:
         """Let time pass."""
         self.world.run(START + seconds)
+
+    def run_until_so(self, is_so: Callable[[], object]) -> None:
+        """Let time pass until something is so, which does not take long."""
+        late = self.world.now + 60.0
+        while not is_so():
+            assert self.world.now < late
+            self.run_until(self.world.now - START + 0.0005)
 
     def started(self, step: str, instance_id: str = "r0") -> list[float]:
         """When the step was executed."""
@@ -85,9 +93,22 @@ class Stage:
         self.world.history.fault("purge", "server")
         self.queue().purge("purged")
 
-    def add_worker(self) -> None:
+    def add_worker(self, slot: str = "late", concurrency: int = 1) -> SimWorker:
         """One more."""
-        self.room._keep("late", lambda name: SimWorker(self.room.machines, name, [self.schema], 1))
+        hops = self.room.work.fusion_hops
+        self.room._keep(
+            slot, lambda name: SimWorker(self.room.machines, name, [self.schema], concurrency, hops)
+        )
+        worker = self.room.processes[slot]
+        assert isinstance(worker, SimWorker)
+        return worker
+
+    def cut_off(self, process: Process) -> None:
+        """Break its connections, and stop it until it is resumed."""
+        self.world.history.fault("cut off", process.name)
+        for connection in [one for one in self.room.server.connections if one.process is process]:
+            connection.cut(0.0, 0.0)
+        process.pause()
 
     def cancel(self) -> None:
         """Have the run cancelled."""

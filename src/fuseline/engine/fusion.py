@@ -6,6 +6,7 @@ from fuseline.engine.effects import StopHolder
 from fuseline.engine.events import StepReported
 from fuseline.engine.state import StepRow
 from fuseline.engine.turn import Turn
+from fuseline.model.status import Status
 
 
 def go_on(turn: Turn, row: StepRow, event: StepReported) -> None:
@@ -22,9 +23,16 @@ def _is_next(turn: Turn, row: StepRow, name: str) -> bool:
 
 
 def stop_going_on(turn: Turn, event: StepReported) -> None:
-    """What the holder went on with is not its own: the step is somebody else's, or nobody's yet."""
-    if event.continues_with is not None and event.holder is not None:
-        turn.decision.effects.append(StopHolder(event.continues_with, 1, event.holder))
+    """What the holder went on with is not its own: the step is somebody else's, or nobody's yet.
+
+    Unless it has it from a queue by now, and this report comes again.
+    """
+    name, holder = event.continues_with, event.holder
+    if name is None or holder is None:
+        return
+    row = turn.step(name)
+    if row is None or row.status is not Status.RUNNING or row.holder != holder:
+        turn.decision.effects.append(StopHolder(name, 1, holder))
 
 
 def is_early(turn: Turn, event: StepReported) -> bool:

@@ -202,8 +202,10 @@ def _claim_running(turn: Turn, row: StepRow, event: StepClaimed) -> None:
 
 def _reported(turn: Turn, row: StepRow, event: StepReported) -> None:
     is_anothers = row.holder is not None and event.holder is not None and row.holder != event.holder
-    # Who went on with a step of its own accord is heard only as its holder: what it went on from may not have counted.
-    if is_anothers or (event.continued_from is not None and row.holder != event.holder):
+    # Who went on with a step of its own accord is heard only as its holder, and not when it has it from a queue by now:
+    # what it went on from may not have counted.
+    went_on = event.continued_from is not None
+    if is_anothers or (went_on and (row.holder != event.holder or row.queued_at is not None)):
         turn.refuse(Verdict.STALE, f"attempt {row.attempt} of step {row.name!r} is held by another worker")
         fusion.stop_going_on(turn, event)
         return

@@ -112,6 +112,10 @@ class Attempts:
             return
         key = (assignment.instance_id, assignment.step_name, assignment.attempt)
         known = self.held.get(key)
+        if known is not None and known.continued_from is not None:
+            # What a report takes is in no queue: the report did not count, and this is the attempt that does.
+            self._lose(known)
+            known = None
         if known is not None:
             self._tie(known, delivery)
         elif self.held.is_finished(assignment) or assignment in self._stopped:
@@ -311,33 +315,26 @@ class Attempts:
         if error is not None:
             self._on_fatal(error)
             return
-        if not held.is_gone:
-            self._ack(held)
-            self._leave(held, finished=True)
+        if held.is_gone:
+            self.pump()
+            return
+        self._ack(held)
+        self._leave(held, finished=True)
         if following is not None:
             self._go_on(held, following)
 
     def _go_on(self, done: Held, assignment: StepAssignment) -> None:
         """Start the next step, which the report of the one before has taken by a lease."""
-        held = Held(
-            assignment,
-            done.delivery,
-            done.received_at,
-            Phase.WAITING,
-            hops=done.hops + 1,
-            continued_from=done.key[1:],
-            is_leased=True,
-            is_settled=True,
-            is_brief=True,
-        )
-        self.held.add(held)
-        if assignment in self._stopped:
-            self._leave(held, finished=True)
-        elif self._is_draining:
-            self._release(held)
-        else:
-            self._start(held)
-            self._claims.arm()
+        held = done.going_on_with(assignment)
+        if self.held.get(held.key) is None:  # else it has come from its queue, and the report did not count
+            self.held.add(held)
+            if assignment in self._stopped:
+                self._leave(held, finished=True)
+            elif self._is_draining:
+                self._release(held)
+            else:
+                self._start(held)
+                self._claims.arm()
         self.pump()
 
     def _leave(self, held: Held, *, finished: bool) -> None:
@@ -376,12 +373,17 @@ class Attempts:
             if notice.attempts is None:
                 self._end(held, self._own(held, cancelled(held.assignment)))
             else:
-                # Somebody else has it, or it is over: whatever is said about it here is stale.
-                if held.phase in (Phase.RUNNING, Phase.CLAIMING):
-                    self._slots.end()
-                self._ack(held)
-                self._leave(held, finished=True)
+                self._lose(held)
         self.pump()
+
+    def _lose(self, held: Held) -> None:
+        """Somebody else has it, or it is over: whatever is said about it here is stale."""
+        if held.running is not None:
+            held.running.stop()
+        if held.phase in (Phase.RUNNING, Phase.CLAIMING):
+            self._slots.end()
+        self._ack(held)
+        self._leave(held, finished=True)
 
     # ---- leaving
 

@@ -85,14 +85,33 @@ class Held:
             released=released,
         )
 
+    def going_on_with(self, following: StepAssignment) -> Held:
+        """The next step, which the report of this one takes by a lease."""
+        return Held(
+            following,
+            self.delivery,
+            self.received_at,
+            Phase.WAITING,
+            hops=self.hops + 1,
+            continued_from=self.key[1:],
+            is_leased=True,
+            is_settled=True,
+            is_brief=True,
+        )
+
     def is_meant(self, notice: ControlNotice) -> bool:
-        """Whether a stop notice is about this attempt."""
+        """Whether a stop notice is about this attempt.
+
+        One of a single attempt takes away what is held by a lease or a claim. An unacknowledged delivery is nobody else's:
+        then a report was meant that had gone on with this step, before it came from its queue.
+        """
         if notice.instance_id != self.assignment.instance_id:
             return False
         if notice.attempts is None:
             is_of_then = self.assignment.replays <= notice.replays
             return is_of_then and self.assignment.step_name not in notice.spare
-        return (self.assignment.step_name, self.assignment.attempt) in notice.attempts
+        is_named = (self.assignment.step_name, self.assignment.attempt) in notice.attempts
+        return is_named and (self.is_leased or self.is_claiming)
 
 
 class Holdings:
@@ -131,8 +150,13 @@ class Holdings:
         return self._finished.get(key, -1) >= assignment.replays
 
     def finish(self, held: Held) -> None:
-        """It is over and everybody knows; the key is remembered."""
+        """It is over and everybody knows; the key is remembered.
+
+        Not that of a step that was gone on with: it came by no delivery, and comes by its first if it did not count.
+        """
         self.forget(held)
+        if held.continued_from is not None:
+            return
         self._finished[held.key] = held.assignment.replays
         if len(self._finished) > self._remembered:
             self._finished.popitem(last=False)

@@ -109,6 +109,20 @@ def test_what_went_on_from_an_attempt_that_does_not_count_is_refused() -> None:
     assert player.store.steps["b"].status is Status.QUEUED
 
 
+def test_what_came_from_a_queue_is_not_ended_by_a_report_that_had_gone_on_with_it() -> None:
+    """P3: the worker has both; what it had gone on with has seen a result that does not count."""
+    player = chain()
+    player.apply(StepClaimed("a", 1, "w"))
+    player.apply(HolderLost("a", 1))
+    player.apply(report("a", attempt=2, holder="v"))
+    player.apply(StepClaimed("b", 1, "w"))
+    assert player.refused(report("b", ("a", 1), "c")) is Verdict.STALE
+    # Nor is the worker told to stop it when what it had gone on from comes again.
+    assert player.apply(report("a", then="b", redelivered=True)).effects == []
+    player.apply(report("b"))
+    assert player.store.steps["b"].status is Status.SUCCEEDED
+
+
 def test_of_two_that_executed_the_same_attempt_only_the_one_that_counts_goes_on() -> None:
     player = chain()
     player.apply(report("a", then="b", holder="v"))
