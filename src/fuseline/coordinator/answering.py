@@ -58,31 +58,41 @@ class Answering:
         self._on_applied = on_applied
         self._kept: list[tuple[Delivery, Ticket]] = []
 
-    def answer(self, intake: Intake, limit: int) -> bool:
-        """Answer up to `limit` commands; False when there are none."""
+    def answer(self, intake: Intake, limit: int, is_enough: Callable[[], bool]) -> bool:
+        """Answer up to `limit` commands, fewer when it `is_enough`; False when there are none.
+
+        Each may ask storage for itself, so that many of them must not follow each other for as long as storage is slow.
+        """
         if self._kept:
-            self._answer_kept()
+            self._answer_kept(is_enough)
             return True
         deliveries = intake.peek(limit)
         if not deliveries:
             return False
-        intake.take(deliveries)
         ticket = intake.settler.open(deliveries)
         ready: list[_Ready] = []
-        for delivery in deliveries:
-            self._answer_one(delivery, ticket, ready)
+        answered = 0
+        while answered < len(deliveries) and not (answered and is_enough()):
+            self._answer_one(deliveries[answered], ticket, ready)
+            answered += 1
+        ticket.last = deliveries[answered - 1]
+        intake.take(deliveries[:answered])
         self._apply(ready)
         ticket.done()
         return True
 
-    def _answer_kept(self) -> None:
+    def _answer_kept(self, is_enough: Callable[[], bool]) -> None:
         kept, self._kept = self._kept, []
         ready: list[_Ready] = []
-        for delivery, ticket in kept:
+        answered = 0
+        while answered < len(kept) and not (answered and is_enough()):
+            delivery, ticket = kept[answered]
             if not delivery.is_stale:  # that of a lost channel comes again
                 self._answer_one(delivery, ticket, ready)
+            answered += 1
+        self._kept += kept[answered:]
         self._apply(ready)
-        for _, ticket in kept:
+        for _, ticket in kept[:answered]:
             ticket.done()
 
     def _answer_one(self, delivery: Delivery, ticket: Ticket, ready: list[_Ready]) -> None:

@@ -282,11 +282,15 @@ class Coordinator:
         if self._asked is None:
             return
         until = self.clock.monotonic() + WORK_SECONDS
+
+        def is_enough() -> bool:
+            return self._storage_retry is not None or self.clock.monotonic() > until
+
         while self._storage_retry is None and not self._stopping:
-            if self.clock.monotonic() > until:
+            if is_enough():
                 self._link.call_later(0.0, self._answer)
                 return
-            if not self._answering.answer(self._asked, self._batch):
+            if not self._answering.answer(self._asked, self._batch, is_enough):
                 return
 
     # ---- heartbeats, timers, housekeeping

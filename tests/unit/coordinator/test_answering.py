@@ -1,0 +1,101 @@
+"""Commands that came together: storage is asked for each, so a slow one must not hold up all else (ADR 0005)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fuseline.amqp.codec import encode
+from fuseline.amqp.consuming import Delivery
+from fuseline.amqp.topology import Topology
+from fuseline.amqp.wire import Command, Reply
+from fuseline.coordinator.answering import Answering
+from fuseline.coordinator.intake import Intake
+from fuseline.errors import StorageUnavailableError
+
+
+class Desk:
+    """Commands in an inbox, and what becomes of them."""
+
+    def __init__(self, commands: int, *, redelivered: bool = False) -> None:
+        self.is_away = False
+        self.is_enough = False
+        self.asked = 0
+        self.replies: list[bool] = []
+        self.acked = 0
+        self.inbox = Intake(cast("Any", self), "commands", 100, lambda: None)
+        body = encode(Command(name="status"))
+        said: dict[str, Any] = {"properties": None, "exchange": "commands", "routing_key": ""}
+        for tag in range(1, commands + 1):
+            self._deliver(
+                Delivery(tag, 1, body, **said, redelivered=redelivered, queue="commands", line=None)
+            )
+        nobody: Any = SimpleNamespace()
+        self._answering = Answering(
+            cast("Any", SimpleNamespace(names={"status"}, read=self._read)),
+            nobody,
+            cast("Any", SimpleNamespace(reply=self._reply)),
+            nobody,
+            Topology(),
+            lambda _error: None,
+            lambda: None,
+        )
+
+    def consume(self, _queue: str, _prefetch: int, deliver: Any, *_rest: Any) -> Any:
+        self._deliver = deliver
+
+    def ack(self, delivery: Delivery, *, multiple: bool) -> None:
+        assert multiple
+        self.acked = delivery.tag
+
+    def _reply(self, _request: Delivery, reply: Reply) -> None:
+        self.replies.append(reply.ok)
+
+    def _read(self, _name: str, _args: dict[str, Any]) -> Any:
+        self.asked += 1
+        if self.is_away:
+            self.is_enough = True  # as the coordinator says until storage has been tried again
+            raise StorageUnavailableError("the database does not answer")
+
+    def answer(self) -> bool:
+        """Once, as the coordinator does."""
+        return self._answering.answer(self.inbox, 100, lambda: self.is_enough)
+
+
+def test_storage_that_does_not_answer_is_asked_once_and_not_for_each_command() -> None:
+    """P7: each time takes as long as storage's own timeouts, and RabbitMQ hears nothing meanwhile."""
+    desk = Desk(5)
+    desk.is_away = True
+    assert desk.answer()
+    assert (desk.asked, desk.replies, desk.acked, len(desk.inbox)) == (1, [False], 1, 4)
+    desk.is_away = desk.is_enough = False
+    assert desk.answer()
+    assert (desk.replies[1:], desk.acked, len(desk.inbox)) == ([True] * 4, 5, 0)
+    assert not desk.answer()
+
+
+def test_what_is_kept_is_not_asked_for_one_after_the_other_either() -> None:
+    """P4: all of them are kept, and answered in the end."""
+    desk = Desk(5, redelivered=True)
+    desk.is_away = True
+    for _ in range(3):
+        desk.is_enough = False
+        assert desk.answer()
+    assert (desk.asked, desk.acked) == (3, 0)
+    desk.is_away = desk.is_enough = False
+    while desk.answer():
+        pass
+    assert (desk.replies.count(True), desk.acked) == (5, 5)
+
+
+@pytest.mark.parametrize("commands", [1, 5])
+def test_one_is_answered_even_when_time_is_up(commands: int) -> None:
+    """P1."""
+    desk = Desk(commands)
+    desk.is_enough = True
+    for answered in range(1, commands + 1):
+        assert desk.answer()
+        assert desk.acked == answered
+    assert not desk.answer()
