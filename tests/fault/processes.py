@@ -16,6 +16,9 @@ from tests.fault.history import History
 Role = Literal["coordinator", "worker"]
 
 _LOOK_SECONDS: Final = 0.25
+_STARTING_SECONDS: Final = 30.0
+_AWAY: Final = 4
+"""The exit code of who finds RabbitMQ or the database away as it starts: its service manager starts it again."""
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Party:
     logs: Path
     process: OurProcess | None = None
     incarnation: int = 0
+    started_at: float = 0.0
     is_down: bool = False
     may_die: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -38,6 +42,7 @@ class Party:
         with self.lock:
             self.close()
             self.incarnation += 1
+            self.started_at = time.monotonic()
             log = self.logs / f"{self.name}.{self.incarnation}.log"
             self.process = OurProcess(self.name, self.arguments, self.environment, log)
             self.is_down = False
@@ -100,10 +105,10 @@ class Supervisor:
                     if party.is_down or party.process is None or code is None:
                         continue
                     tail = party.process.log_tail(3)
-                    self._history.write(
-                        "exited", party=party.name, code=code, expected=party.may_die, log=tail
-                    )
-                    if not party.may_die:
+                    is_starting = time.monotonic() < party.started_at + _STARTING_SECONDS
+                    expected = party.may_die or (code == _AWAY and is_starting)
+                    self._history.write("exited", party=party.name, code=code, expected=expected, log=tail)
+                    if not expected:
                         self.unexpected.append(f"{party.name} ended by itself with {code}: {tail}")
                     party.start()
 

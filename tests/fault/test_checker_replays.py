@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fuseline.testing.flows import graph
 from tests.fault.audit import Change
 from tests.fault.checker.facts import Facts
 from tests.fault.checker.invariants import judge
@@ -58,6 +59,30 @@ def replayed() -> Facts:
 def test_a_replay_that_an_operator_asked_for_is_clean() -> None:
     """P3: an end is final unless somebody replays it."""
     assert {name: found for name, found in judge(replayed()).items() if found} == {}
+
+
+def decided_anew() -> Facts:
+    """As replayed, but the replay put a clean-up step `d` back, which had failed too, and it was not reached again."""
+    facts = replayed()
+    reset = step("d", "CANCELLED", finished_at=None)
+    rows = [("steps", step("d", "FAILED")), ("dead_letters", letter("open", name="d"))]
+    back = [("steps", reset), ("dead_letters", letter("replayed", name="d"))]
+    end = [("steps", step("d", "SKIPPED", holder=None))]
+    for tx, bodies in ((4, rows), (5, back), (6, end)):
+        at = next(index for index, one in enumerate(facts.changes) if one.tx == tx)
+        facts.changes[at:at] = [
+            Change(0, BEGAN + tx, tx, table, "UPDATE", RUN, body["name"], body) for table, body in bodies
+        ]
+    facts.definitions = {"w": graph("w", {"a": ["b"], "c": ["b"], "b": {"no": ["d"]}}, outputs=["b"])}
+    facts.steps.append(step("d", "SKIPPED", holder=None))
+    facts.letters.append(letter("replayed", name="d"))
+    facts.views[RUN]["steps"]["d"] = {"state": "SKIPPED", "attempt": 1, "result": None, "action": None}
+    return facts
+
+
+def test_what_a_replay_had_decided_anew_may_be_skipped_then() -> None:
+    """P3, P4: it keeps its attempt, and its letter is settled."""
+    assert {name: found for name, found in judge(decided_anew()).items() if found} == {}
 
 
 def replay_unasked(facts: Facts) -> None:

@@ -54,7 +54,8 @@ class RunView(RunSummary):
 class DeadLetterView(BaseModel):
     """A step that failed for good, and what an operator did about it.
 
-    `attempt` was its last one; `next_attempt` is the one that a replay gave it.
+    `attempt` was its last one; `next_attempt` is the one that a replay gave it. A step that the replay had decided on anew
+    has that one only if it was reached again.
     """
 
     model_config = ConfigDict(frozen=True)

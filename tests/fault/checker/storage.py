@@ -51,7 +51,10 @@ def terminal_states_stay(facts: Facts) -> Iterator[str]:
 
 
 def failures_are_kept(facts: Facts) -> Iterator[str]:
-    """P4: each step that failed for good is a dead letter, which is settled once; a replayed one has a next attempt."""
+    """P4: each step that failed for good is a dead letter, which is settled once; a replayed one has a next attempt.
+
+    Unless the replay had it decided on anew, and it was not reached then.
+    """
     kept = {(row["instance_id"], row["name"], row["attempt"]): row for row in facts.letters}
     for run, rows in facts.step_rows.items():
         for row in rows.values():
@@ -60,7 +63,14 @@ def failures_are_kept(facts: Facts) -> Iterator[str]:
     for (run, name, attempt), letter in kept.items():
         found = facts.step_rows.get(run, {}).get(name)
         last = attempt if letter["next_attempt"] is None else letter["next_attempt"]
-        if found is None or found.attempt < last or (letter["state"] == "replayed") == (last == attempt):
+        is_behind = found is None or found.attempt < last
+        if (
+            found is not None
+            and run in facts.replayed_runs
+            and found.status in (Status.SKIPPED, Status.CANCELLED)
+        ):
+            is_behind = False
+        if is_behind or (letter["state"] == "replayed") == (last == attempt):
             yield f"dead letter {run}/{name} attempt {attempt} is {letter['state']}, and the step is {found}"
     settled = set()
     for change in facts.changes:
