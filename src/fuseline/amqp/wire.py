@@ -108,7 +108,8 @@ class ControlNotice(_Wire):
 
     `attempts` are [step_name, attempt] of run `instance_id`; None is all of that run but for the steps named in `spare`
     (clean-up, which goes on in a failing run). That is about attempts whose assignment has no higher `replays`: the run may
-    have been set going again since. `worker_id` names the worker that is meant; None is whoever reads it.
+    have been set going again since. `worker_id` names the worker that is meant; None is whoever reads it. With
+    `continued_from` ([step_name, attempt]) what a worker went on with from there by itself is meant, and nothing else.
     """
 
     kind: ControlKind
@@ -117,6 +118,7 @@ class ControlNotice(_Wire):
     spare: list[Name] = Field(default_factory=list)
     worker_id: Name | None = None
     replays: Annotated[int, Field(ge=0)] = 0
+    continued_from: tuple[Name, Attempt] | None = None
 
     @model_validator(mode="after")
     def _which(self) -> ControlNotice:

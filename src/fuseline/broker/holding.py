@@ -172,8 +172,8 @@ class Holdings:
                     if named is None:
                         is_of_then = held.assignment.replays <= notice.replays
                         is_meant = is_of_then and step not in notice.spare
-                    else:
-                        is_meant = (step, attempt) in named
+                    else:  # what is pulled was not gone on with
+                        is_meant = (step, attempt) in named and notice.continued_from is None
                     if is_meant:
                         held.is_lost = True
                         if held.delivery is not None:

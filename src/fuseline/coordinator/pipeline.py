@@ -106,7 +106,9 @@ class Pipeline:
             )
             self._outbox.notify(self._book.addresses(outcome.workflow_id), notice)
         for one in outcome.stop_holders:
-            self.stop_attempt(one.holder, outcome.instance_id, one.step, one.attempt)
+            self.stop_attempt(
+                one.holder, outcome.instance_id, one.step, one.attempt, continued_from=one.continued_from
+            )
         if outcome.notices:
             self._outbox.events(outcome)
         if item is None:
@@ -144,8 +146,16 @@ class Pipeline:
         if isinstance(what, Occurrence) and isinstance(what.event, StepClaimed):
             self.stop_attempt(what.event.holder, what.instance_id, what.event.step, what.event.attempt)
 
-    def stop_attempt(self, worker_id: str, instance_id: str, step: str, attempt: int) -> None:
-        """Tell one worker that it holds this attempt no longer."""
+    def stop_attempt(
+        self,
+        worker_id: str,
+        instance_id: str,
+        step: str,
+        attempt: int,
+        *,
+        continued_from: tuple[str, int] | None = None,
+    ) -> None:
+        """Tell one worker that it holds this attempt no longer, or with `continued_from` that it never did."""
         address = self._book.address(worker_id)
         if address is not None:
             notice = ControlNotice(
@@ -153,6 +163,7 @@ class Pipeline:
                 instance_id=instance_id,
                 attempts=[(step, attempt)],
                 worker_id=worker_id,
+                continued_from=continued_from,
             )
             self._outbox.notify([address], notice)
 

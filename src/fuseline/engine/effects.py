@@ -49,11 +49,15 @@ class FinishRun:
 
 @dataclass(frozen=True, slots=True)
 class StopHolder:
-    """Tell one worker not to go on with this attempt: it is not the holder's."""
+    """Tell one worker not to go on with this attempt: it is not the holder's.
+
+    `continued_from`: only if it went on with it from that attempt (step, number) by itself.
+    """
 
     step: str
     attempt: int
     holder: str
+    continued_from: tuple[str, int]
 
 
 Effect = QueueStep | StopSteps | StopHolder | FinishRun

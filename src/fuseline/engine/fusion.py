@@ -6,7 +6,6 @@ from fuseline.engine.effects import StopHolder
 from fuseline.engine.events import StepReported
 from fuseline.engine.state import StepRow
 from fuseline.engine.turn import Turn
-from fuseline.model.status import Status
 
 
 def go_on(turn: Turn, row: StepRow, event: StepReported) -> None:
@@ -25,14 +24,25 @@ def _is_next(turn: Turn, row: StepRow, name: str) -> bool:
 def stop_going_on(turn: Turn, event: StepReported) -> None:
     """What the holder went on with is not its own: the step is somebody else's, or nobody's yet.
 
-    Unless it has it from a queue by now, and this report comes again.
+    By now it may have it from a queue, or from a later attempt of the step before: that goes on.
     """
-    name, holder = event.continues_with, event.holder
-    if name is None or holder is None:
-        return
-    row = turn.step(name)
-    if row is None or row.status is not Status.RUNNING or row.holder != holder:
-        turn.decision.effects.append(StopHolder(name, 1, holder))
+    if event.continues_with is not None and event.holder is not None:
+        origin = event.step, event.attempt
+        turn.decision.effects.append(StopHolder(event.continues_with, 1, event.holder, origin))
+
+
+def is_of_holder(turn: Turn, row: StepRow, event: StepReported) -> bool:
+    """Whether a report is of the execution that holds `row`: one that went on by itself must have gone on from what counts.
+
+    Its worker may have the step from a queue by now (then the row says since when), or from a later attempt of the step
+    before, and this report is of what it had gone on with in vain.
+    """
+    if event.continued_from is None:
+        return row.holder is None or event.holder is None or row.holder == event.holder
+    name, attempt = event.continued_from
+    before = turn.step(name)
+    is_from_what_counts = before is not None and before.attempt == attempt
+    return row.holder == event.holder and row.queued_at is None and is_from_what_counts
 
 
 def is_early(turn: Turn, event: StepReported) -> bool:

@@ -56,7 +56,8 @@ def wanted(plan: Plan, event: Event) -> tuple[list[str], list[str]]:
     step = plan.step(name)
     if step is None or not isinstance(event, StepReported):
         return [name], []
-    return [name], [edge.target for edge in step.out if plan.steps[edge.target].needs_counter]
+    steps = [name] if event.continued_from is None else [name, event.continued_from[0]]
+    return steps, [edge.target for edge in step.out if plan.steps[edge.target].needs_counter]
 
 
 def decide(plan: Plan, snapshot: Snapshot, event: Event, now: float) -> Decision:
@@ -201,11 +202,7 @@ def _claim_running(turn: Turn, row: StepRow, event: StepClaimed) -> None:
 
 
 def _reported(turn: Turn, row: StepRow, event: StepReported) -> None:
-    is_anothers = row.holder is not None and event.holder is not None and row.holder != event.holder
-    # Who went on with a step of its own accord is heard only as its holder, and not when it has it from a queue by now:
-    # what it went on from may not have counted.
-    went_on = event.continued_from is not None
-    if is_anothers or (went_on and (row.holder != event.holder or row.queued_at is not None)):
+    if not fusion.is_of_holder(turn, row, event):
         turn.refuse(Verdict.STALE, f"attempt {row.attempt} of step {row.name!r} is held by another worker")
         fusion.stop_going_on(turn, event)
         return

@@ -326,7 +326,12 @@ class Attempts:
     def _go_on(self, done: Held, assignment: StepAssignment) -> None:
         """Start the next step, which the report of the one before has taken by a lease."""
         held = done.going_on_with(assignment)
-        if self.held.get(held.key) is None:  # else it has come from its queue, and the report did not count
+        known = self.held.get(held.key)
+        if known is not None and known.continued_from is not None:
+            # It went on with the same from an earlier attempt of the step before, which did not count.
+            self._lose(known)
+            known = None
+        if known is None:  # else it has come from its queue, and the report did not count
             self.held.add(held)
             if assignment in self._stopped:
                 self._leave(held, finished=True)

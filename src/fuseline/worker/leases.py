@@ -102,16 +102,19 @@ class Held:
     def is_meant(self, notice: ControlNotice) -> bool:
         """Whether a stop notice is about this attempt.
 
-        One of a single attempt takes away what is held by a lease or a claim. An unacknowledged delivery is nobody else's:
-        then a report was meant that had gone on with this step, before it came from its queue.
+        One of a single attempt takes away what is held by a lease or a claim. An unacknowledged delivery is nobody else's.
+        One about what was gone on with says from where: the same attempt may have come from its queue by now.
         """
         if notice.instance_id != self.assignment.instance_id:
             return False
         if notice.attempts is None:
             is_of_then = self.assignment.replays <= notice.replays
             return is_of_then and self.assignment.step_name not in notice.spare
-        is_named = (self.assignment.step_name, self.assignment.attempt) in notice.attempts
-        return is_named and (self.is_leased or self.is_claiming)
+        if (self.assignment.step_name, self.assignment.attempt) not in notice.attempts:
+            return False
+        if notice.continued_from is not None:
+            return self.continued_from == notice.continued_from
+        return self.is_leased or self.is_claiming
 
 
 class Holdings:

@@ -101,7 +101,7 @@ def test_what_went_on_from_an_attempt_that_does_not_count_is_refused() -> None:
     player.apply(StepClaimed("a", 1, "w"))
     player.apply(HolderLost("a", 1))
     decision = player.apply(report("a", then="b"))
-    assert (decision.verdict, decision.effects) == (Verdict.STALE, [StopHolder("b", 1, "w")])
+    assert (decision.verdict, decision.effects) == (Verdict.STALE, [StopHolder("b", 1, "w", ("a", 1))])
     assert player.apply(report("b", ("a", 1))).verdict is Verdict.UNKNOWN
     player.apply(report("a", attempt=2, holder="v"))
     # b is queued now, at its first attempt. It is nobody's yet.
@@ -117,9 +117,24 @@ def test_what_came_from_a_queue_is_not_ended_by_a_report_that_had_gone_on_with_i
     player.apply(report("a", attempt=2, holder="v"))
     player.apply(StepClaimed("b", 1, "w"))
     assert player.refused(report("b", ("a", 1), "c")) is Verdict.STALE
-    # Nor is the worker told to stop it when what it had gone on from comes again.
-    assert player.apply(report("a", then="b", redelivered=True)).effects == []
+    # When what it had gone on from comes again, the worker is told to stop only what it had gone on with.
+    decision = player.apply(report("a", then="b", redelivered=True))
+    assert decision.effects == [StopHolder("b", 1, "w", ("a", 1))]
     player.apply(report("b"))
+    assert player.store.steps["b"].status is Status.SUCCEEDED
+
+
+def test_what_went_on_from_an_earlier_attempt_of_the_same_worker_is_refused() -> None:
+    """P2, P3: it lost the first one, took up the second, and went on from each of them."""
+    player = chain()
+    player.apply(StepClaimed("a", 1, "w"))
+    player.apply(HolderLost("a", 1))
+    player.apply(report("a", then="b", attempt=2))
+    assert player.store.steps["b"].holder == "w"
+    decision = player.apply(report("b", ("a", 1), "c"))
+    assert decision.verdict is Verdict.STALE
+    assert decision.effects == [StopHolder("c", 1, "w", ("b", 1))]
+    player.apply(report("b", ("a", 2)))
     assert player.store.steps["b"].status is Status.SUCCEEDED
 
 
@@ -127,7 +142,7 @@ def test_of_two_that_executed_the_same_attempt_only_the_one_that_counts_goes_on(
     player = chain()
     player.apply(report("a", then="b", holder="v"))
     decision = player.apply(report("a", then="b", holder="w"))
-    assert (decision.verdict, decision.effects) == (Verdict.STALE, [StopHolder("b", 1, "w")])
+    assert (decision.verdict, decision.effects) == (Verdict.STALE, [StopHolder("b", 1, "w", ("a", 1))])
     assert player.refused(report("b", ("a", 1), holder="w")) is Verdict.STALE
     player.apply(report("b", ("a", 1), "c", holder="v"))
 
@@ -152,7 +167,7 @@ def test_the_same_report_again_brings_nothing_about() -> None:
 def test_what_is_not_next_is_not_the_holders(text: str, then: str) -> None:
     player = chain(text)
     effects = player.apply(report("a", then=then)).effects
-    assert StopHolder(then, 1, "w") in effects
+    assert StopHolder(then, 1, "w", ("a", 1)) in effects
     row = player.store.steps.get(then)
     assert row is None or row.status is not Status.RUNNING
 
@@ -161,7 +176,7 @@ def test_nobody_goes_on_in_a_run_that_has_ended() -> None:
     player = chain()
     player.apply(CancelRequested())
     decision = player.apply(report("a", then="b"))
-    assert (decision.verdict, decision.effects) == (Verdict.STALE, [StopHolder("b", 1, "w")])
+    assert (decision.verdict, decision.effects) == (Verdict.STALE, [StopHolder("b", 1, "w", ("a", 1))])
     assert player.refused(report("b", ("a", 1))) is not Verdict.EARLY
 
 

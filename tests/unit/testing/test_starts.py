@@ -92,3 +92,13 @@ def test_what_went_on_from_a_report_that_does_not_count_may_not_be_recorded() ->
     assert fused.wrong_with("r", others, rows(row("a", Status.SUCCEEDED, 2), others)) is None
     fused.ends("w0", ("r", "b", 1))
     assert fused.wrong_with("r", done, rows(row("a", Status.SUCCEEDED, 2), done)) is None
+
+
+def test_a_report_of_whoever_went_on_twice_may_be_of_the_execution_that_does_not_count() -> None:
+    fused = Fused()
+    key = ("r", "b", 1)
+    fused.begins("w0", key, "a", ["a", 2])
+    assert not fused.may_be_vain("w0", key, row("a", Status.SUCCEEDED, 2))
+    fused.begins("w0", key, "a", ["a", 1])
+    assert fused.may_be_vain("w0", key, row("a", Status.SUCCEEDED, 2))
+    assert not fused.may_be_vain("w1", key, row("a", Status.SUCCEEDED, 2))

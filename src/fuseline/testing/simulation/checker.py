@@ -273,7 +273,6 @@ class Checker:
         is_held = row is not None and row.status is Status.RUNNING and row.holder == worker
         if before is not None and (wrong or is_held):
             self._history.bit("step fusion")
-        if before is not None and wrong:
             self._fused.begins(worker, key, *before)
             return
         self._fused.ends(worker, key)
@@ -394,7 +393,12 @@ class Checker:
         run = self.runs[i]
         if row is None and waits and run.error is None and not run.status.is_terminal:
             self._broken("P4", f"{who} let {message_id} go before anybody knew whether it counts")
-        elif row is not None and row.status is Status.RUNNING and row.holder in self._said[message_id]:
+        elif (
+            row is not None
+            and row.status is Status.RUNNING
+            and row.holder in self._said[message_id]
+            and not self._fused.may_be_vain(row.holder, (i, name, 1), before)
+        ):
             self._broken("P4", f"{who} let the report {message_id} go, and it is not recorded")
 
     def _was_fused(self, i: str, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
@@ -42,10 +43,17 @@ class Fused:
 
     def __init__(self) -> None:
         self._saw: dict[tuple[str, Attempt], tuple[str, Any]] = {}
+        self._all: defaultdict[tuple[str, Attempt], list[Any]] = defaultdict(list)
 
     def begins(self, worker: str, key: Attempt, source: str, result: Any) -> None:
         """A worker executes an attempt that saw this result of the only step before it."""
         self._saw[worker, key] = (source, result)
+        self._all[worker, key].append(result)
+
+    def may_be_vain(self, worker: str, key: Attempt, recorded: StepRow | None) -> bool:
+        """Whether a report of this worker may be of an execution that saw another result than the recorded one."""
+        result = None if recorded is None else recorded.result
+        return any(saw != result for saw in self._all[worker, key])
 
     def ends(self, worker: str, key: Attempt) -> None:
         """It executes that attempt once more, as it is recorded."""
