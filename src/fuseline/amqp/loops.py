@@ -12,6 +12,10 @@ from pika.adapters.select_connection import IOLoop, SelectConnection
 from pika.connection import Parameters
 from pika.exceptions import StreamLostError
 
+from fuseline.amqp.tolerant import read_tolerantly
+
+read_tolerantly()
+
 PikaConnection: TypeAlias = "BaseConnection[Any]"
 OnConnection: TypeAlias = Callable[[PikaConnection], None]
 OnConnectionError: TypeAlias = Callable[[PikaConnection, BaseException], None]

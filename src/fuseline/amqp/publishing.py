@@ -209,7 +209,7 @@ class Publisher:
             self._channel.basic_publish(
                 message.exchange, message.key, message.body, message.properties, message.mandatory
             )
-        except (AMQPError, AssertionError, TypeError, ValueError, struct.error) as error:
+        except (AMQPError, AssertionError, RecursionError, TypeError, ValueError, struct.error) as error:
             # pika marshals all of a message before it sends any, so nothing has gone out.
             told = f"message to exchange {message.exchange[:80]!r}, key {message.key[:80]!r}: {error!r:.200}"
             self._finish(message, InvalidMessageError(told))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from fuseline.amqp import codec
 from fuseline.amqp.consuming import Delivery
+from fuseline.amqp.tolerant import UNREADABLE
 from fuseline.amqp.topology import Topology
 from fuseline.amqp.wire import Attempt, Claim, Name, read
 from fuseline.engine.events import StepClaimed, StepExpired, StepPoisoned, StepReleased, StepReported
@@ -33,6 +34,9 @@ def read_report(delivery: Delivery, topology: Topology) -> Occurrence:
     The exchange that a message came through is set by the server and guarded by its permissions, so it says for which
     workflow the sender may speak; the body must agree with it.
     """
+    headers = delivery.properties.headers
+    if headers and UNREADABLE in headers:
+        raise InvalidMessageError(f"its headers cannot be read: {headers[UNREADABLE]!s}")
     if delivery.properties.type == codec.CLAIM:
         claim = read(Claim, delivery.body)
         _check_exchange(delivery, topology, claim.workflow_id)
@@ -46,8 +50,8 @@ def read_report(delivery: Delivery, topology: Topology) -> Occurrence:
     report = read(StepReport, delivery.body)
     _check_exchange(delivery, topology, report.workflow_id)
     event = reported(report, redelivered=delivery.redelivered)
-    if delivery.properties.headers:
-        event = _fused(event, delivery.properties.headers)
+    if headers:
+        event = _fused(event, headers)
     return Occurrence(report.instance_id, event, report.workflow_id)
 
 

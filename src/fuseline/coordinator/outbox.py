@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from fuseline.amqp import codec
 from fuseline.amqp.consuming import Delivery
@@ -220,24 +221,29 @@ class Outbox:
     def park(self, delivery: Delivery, reason: str, on_done: Callable[[], None]) -> None:
         """Keep for people what nothing can decode or place. Tried until it is safe: the delivery is acked after it."""
         log.error("parked a message from %r: %s", delivery.exchange, reason)
-        headers = headers_to_keep(delivery.properties.headers)
-        headers |= {REASON: reason[:2000], EXCHANGE: delivery.exchange}
-        properties = codec.properties(
-            str(delivery.properties.type or "unknown"),
-            message_id=delivery.properties.message_id or self._clock.new_id(),
-            timestamp=self._clock.now(),
-            correlation_id=delivery.properties.correlation_id,
-            headers=headers,
-        )
+        said = {REASON: reason[:2000], EXCHANGE: delivery.exchange}
+        headers: dict[str, Any] = headers_to_keep(delivery.properties.headers) | said
 
         def published(error: FuselineError | None) -> None:
+            nonlocal headers
             if error is None:
                 on_done()
+            elif isinstance(error, CallerError) and headers != said:
+                log.warning("a message is parked without its headers: %s", error)
+                headers = dict(said)
+                send()
             else:
                 log.error("cannot park a message, trying again: %s", error)
                 self._link.call_later(5.0, send)
 
         def send() -> None:
+            properties = codec.properties(
+                str(delivery.properties.type or "unknown"),
+                message_id=delivery.properties.message_id or self._clock.new_id(),
+                timestamp=self._clock.now(),
+                correlation_id=delivery.properties.correlation_id,
+                headers=headers,
+            )
             self._link.publish(
                 DEFAULT_EXCHANGE,
                 self._topology.parked_queue,
@@ -256,16 +262,20 @@ class Outbox:
         def published(error: FuselineError | None) -> None:
             if error is None:
                 on_done()
+            elif isinstance(error, CallerError):
+                self.park(delivery, f"it cannot be put back: {error}", on_done)
             else:
                 log.warning("cannot put a report back, trying again: %s", error)
                 self._link.call_later(5.0, send)
 
         def send() -> None:
+            properties = copy.copy(delivery.properties)
+            properties.user_id = None  # RabbitMQ takes it from none but its user
             self._link.publish(
                 delivery.exchange,
                 "",
                 delivery.body,
-                delivery.properties,
+                properties,
                 on_done=published,
                 deadline_seconds=PUBLISH_SECONDS,
             )

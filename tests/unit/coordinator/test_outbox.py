@@ -9,15 +9,23 @@ from typing import Any, cast
 import pytest
 
 from fuseline.amqp import codec
+from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.link import Link
+from fuseline.amqp.parked import REASON
 from fuseline.amqp.topology import Topology
 from fuseline.amqp.wire import Reply, read
+from fuseline.clock import ManualClock
 from fuseline.coordinator import outbox
 from fuseline.coordinator.outbox import Outbox
 from fuseline.coordinator.pipeline import Item, Pipeline
 from fuseline.coordinator.settle import Ticket
 from fuseline.coordinator.workers import WorkerBook
-from fuseline.errors import BrokerUnavailableError, FuselineError, MessageTooLargeError
+from fuseline.errors import (
+    BrokerUnavailableError,
+    FuselineError,
+    InvalidMessageError,
+    MessageTooLargeError,
+)
 from fuseline.ledger import Dispatch
 from fuseline.model import RunStatus, WorkflowSchema
 from tests.unit.ledgers import ledger_with
@@ -125,3 +133,56 @@ def test_an_answer_that_is_too_large_is_answered_as_that(link: FakeLink) -> None
         answer.value()
     link.published[1](MessageTooLargeError("once is enough"))
     assert len(link.published) == 2
+
+
+class Clerk:
+    """Keeps whole messages, and says what RabbitMQ says."""
+
+    def __init__(self, *answers: FuselineError | None) -> None:
+        self.sent: list[tuple[str, str, codec.Properties]] = []
+        self._answers = list(answers)
+
+    def publish(
+        self, exchange: str, key: str, _body: bytes, properties: codec.Properties, **how: Any
+    ) -> None:
+        self.sent.append((exchange, key, properties))
+        how["on_done"](self._answers.pop(0))
+
+    def call_later(self, _seconds: float, callback: Callable[[], None]) -> None:
+        callback()
+
+
+def settled(clerk: Clerk, act: str, headers: dict[str, Any], *args: Any) -> int:
+    """How often a message, put back or parked, was said to be safe."""
+    properties = codec.properties(codec.REPORT, message_id="m", timestamp=0, headers=headers)
+    properties.user_id = "somebody"
+    said: dict[str, Any] = {"exchange": "reports", "routing_key": "", "redelivered": False}
+    delivery = Delivery(1, 1, b"{}", properties, **said, queue="q", line=None)
+    box = Outbox(cast("Link", clerk), Topology(), ManualClock(), lambda _key, then: then(None))
+    done: list[bool] = []
+    getattr(box, act)(delivery, *args, lambda: done.append(True))
+    return len(done)
+
+
+def test_a_report_is_put_back_in_nobodys_name() -> None:
+    """P1: RabbitMQ takes a user's name from that user alone, and this coordinator would have tried for ever."""
+    clerk = Clerk(BrokerUnavailableError("no connection"), None)
+    assert settled(clerk, "put_back", {"continued_from": "a"}) == 1
+    assert [(exchange, p.user_id, p.headers) for exchange, _, p in clerk.sent] == [
+        ("reports", None, {"continued_from": "a"})
+    ] * 2
+
+
+def test_what_cannot_be_put_back_is_parked() -> None:
+    """P1: it would hold up all reports behind it."""
+    clerk = Clerk(InvalidMessageError("RabbitMQ refuses it"), None)
+    assert settled(clerk, "put_back", {}) == 1
+    assert [key for _, key, _ in clerk.sent] == ["", Topology().parked_queue]
+
+
+def test_what_cannot_be_parked_with_its_headers_is_parked_without() -> None:
+    clerk = Clerk(InvalidMessageError("pika cannot write it"), BrokerUnavailableError("no connection"), None)
+    assert settled(clerk, "park", {"odd": 1}, "why") == 1
+    headers = [properties.headers or {} for *_, properties in clerk.sent]
+    assert ["odd" in one for one in headers] == [True, False, False]
+    assert all(one[REASON] == "why" for one in headers)
