@@ -9,21 +9,27 @@ from typing import Any, Final
 
 import pytest
 
-from fuseline.amqp import sync
+from fuseline.amqp import codec, sync
 from fuseline.amqp.consuming import Delivery, Line
 from fuseline.amqp.link import Link
 from fuseline.amqp.publishing import Publisher
+from fuseline.amqp.resources import Queue
 from fuseline.broker import AmqpBroker
+from fuseline.coordinator import daemon, decoding
 from fuseline.coordinator.daemon import Coordinator
 from fuseline.coordinator.mending import Mending
+from fuseline.coordinator.outbox import Outbox
 from fuseline.engine import machine
 from fuseline.engine.events import StepDuePassed, StepReported
 from fuseline.engine.state import StepRow
 from fuseline.engine.turn import Turn
-from fuseline.errors import DeadlineExceededError, UnroutableError
-from fuseline.model import Status
+from fuseline.errors import DeadlineExceededError, FuselineError, UnroutableError
+from fuseline.ledger import Occurrence, Outcome
+from fuseline.model import Status, StepAssignment
 from fuseline.worker.amqp_source import AmqpSource
 from fuseline.worker.attempts import Attempts
+from fuseline.worker.leases import Held
+from fuseline.worker.reports import Sealed
 
 VARIABLE: Final = "FUSELINE_TRAP_DEFECT"
 
@@ -183,7 +189,99 @@ def calls_have_no_deadline(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sync, "_GRACE_SECONDS", 600.0)
 
 
+def retries_are_the_dead_letter_again(patch: pytest.MonkeyPatch) -> None:
+    """An attempt that expired is tried again as its dead letter, headers and all, by way of a queue that delays it."""
+    headers: dict[tuple[str, str], dict[str, Any]] = {}
+    publish = Link.publish
+
+    def read_dead_letter(delivery: Delivery) -> Occurrence:
+        what = decoding.read_dead_letter(delivery)
+        headers[what.instance_id, getattr(what.event, "step", "")] = dict(delivery.properties.headers or {})
+        return what
+
+    def assign(
+        self: Outbox, outcome: Outcome, assignment: StepAssignment, on_done: Callable[[], None]
+    ) -> None:
+        died = headers.get((outcome.instance_id, assignment.step_name))
+        if died is None:
+            first(self, outcome, assignment, on_done)
+            return
+        key = assignment.workflow_id, assignment.workflow_version
+        queue = Queue(
+            f"{self._topology.steps_queue(*key)}.delayed",
+            {
+                "x-dead-letter-exchange": self._topology.steps_exchange,
+                "x-dead-letter-routing-key": self._topology.steps_key(*key),
+                "x-expires": 600_000,
+            },
+        )
+        properties = codec.properties(
+            codec.ASSIGNMENT,
+            message_id=f"{assignment.instance_id}/{assignment.step_name}/{assignment.attempt}",
+            timestamp=assignment.assigned_at,
+            expiration_seconds=0.1,
+            headers=died,
+        )
+
+        def declared(_error: FuselineError | None) -> None:
+            publish(
+                self._link,
+                "",
+                queue.name,
+                codec.encode(assignment),
+                properties,
+                on_done=lambda _error: on_done(),
+                deadline_seconds=20.0,
+            )
+
+        self._link.declare([queue], declared, deadline_seconds=20.0)
+
+    first = Outbox.assign
+    patch.setattr(daemon, "read_dead_letter", read_dead_letter)
+    patch.setattr(Outbox, "assign", assign)
+
+
+def failed_steps_are_handed_back(patch: pytest.MonkeyPatch) -> None:
+    """A step that failed goes back to its queue, to be delivered again."""
+    end = Attempts._end
+    redelivered_steps_are_not_claimed(patch)
+
+    def hand_back(self: Attempts, held: Held, sealed: Sealed) -> None:
+        if sealed.report.state is not Status.FAILED:
+            end(self, held, sealed)
+            return
+        self._slots.end()
+        self._nack(held)
+        self._leave(held, finished=False)
+
+    patch.setattr(Attempts, "_end", hand_back)
+
+
+def redelivered_reports_offer_nothing(patch: pytest.MonkeyPatch) -> None:
+    """A report that comes again is a duplicate and no more."""
+    patch.setattr(machine, "_offer_again_after", nothing)
+
+
 DEFECTS: Final = {
+    "reports-before-a-kill-count-again": Defect(
+        "integration/traps/test_join_killed.py::"
+        "test_a_join_of_a_thousand_whose_coordinator_is_killed_at_the_last_parent_fires_once",
+        reports_count_again,
+    ),
+    "redelivered-reports-offer-nothing": Defect(
+        "integration/traps/test_join_killed.py::"
+        "test_a_join_of_a_thousand_whose_coordinator_is_killed_at_the_last_parent_fires_once",
+        redelivered_reports_offer_nothing,
+    ),
+    "retries-are-the-dead-letter-again": Defect(
+        "integration/traps/test_retries.py::"
+        "test_an_assignment_that_expires_again_and_again_is_never_dropped_as_a_cycle",
+        retries_are_the_dead_letter_again,
+    ),
+    "failed-steps-are-handed-back": Defect(
+        "integration/traps/test_retries.py::test_thirty_retries_are_thirty_attempts",
+        failed_steps_are_handed_back,
+    ),
     "dispatches-begin-again": Defect(
         "integration/traps/test_lost_confirms.py::test_a_call_without_its_confirm_fails_in_time_and_has_one_effect",
         dispatches_begin_again,

@@ -10,10 +10,31 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 from tests.integration.cli.harness import Fuseline
+from tests.integration.traps.defects import VARIABLE
 
 SECONDS = 60.0
+ROOT: Final = Path(__file__).parents[3]
+# Before a coordinator's own script, where a defence is to be taken out of it as well.
+PLANTING: Final = """
+import sys
+
+sys.path.insert(0, {root!r})
+import pytest
+
+from tests.integration.traps.defects import DEFECTS
+
+DEFECTS[{name!r}].plant(pytest.MonkeyPatch())
+"""
+COORDINATOR: Final = """
+from fuseline.cli.main import main
+
+sys.argv = ["fuseline", "coordinator"]
+main()
+"""
 
 
 class Daemon:
@@ -71,6 +92,8 @@ class Daemon:
 @contextmanager
 def coordinator_process(program: Fuseline, script: str | None = None) -> Iterator[Daemon]:
     """A coordinator that is ready. `script`: Python that runs one in place of the command."""
+    if name := os.environ.get(VARIABLE):
+        script = PLANTING.format(root=str(ROOT), name=name) + (script or COORDINATOR)
     daemon = Daemon(program, *(() if script else ("coordinator",)), script=script)
     try:
         daemon.wait_for("ready:")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from fuseline.broker import AmqpBroker
 from fuseline.model import Cause, PolicySpec, RunStatus, StepAssignment, StepSchema, WorkflowSchema
-from tests.integration.traps.parties import Party, one_step
+from tests.integration.amqp.harness import wait_until
+from tests.integration.traps.parties import PATIENCE_SECONDS, Party, one_step
 
 MANY = 30
-EXPIRIES = 8
+EXPIRIES = 4
 
 
 def test_thirty_retries_are_thirty_attempts(party: Party, broker: AmqpBroker) -> None:
@@ -32,7 +33,17 @@ def test_thirty_retries_are_thirty_attempts(party: Party, broker: AmqpBroker) ->
 def test_an_assignment_that_expires_again_and_again_is_never_dropped_as_a_cycle(
     party: Party, broker: AmqpBroker
 ) -> None:
-    """Each expiry brings the next attempt through the same two queues."""
+    """Each expiry brings the next attempt through the same two queues, and a worker that comes at last gets one."""
+    schema = one_step(("retry", {"max_retries": 1000}), ("expiry", {"seconds": 1.0}))
+    instance_id = broker.dispatch_workflow(schema)
+    wait_until(lambda: broker.get_run(instance_id).steps["a"].attempt > EXPIRIES, PATIENCE_SECONDS)
+    party.worker(schema)
+    run = party.wait(instance_id)
+    assert run.state is RunStatus.SUCCEEDED
+    assert run.steps["a"].attempt > EXPIRIES
+
+
+def test_a_run_whose_step_expires_each_time_ends_as_expired(party: Party, broker: AmqpBroker) -> None:
     schema = one_step(("retry", {"max_retries": EXPIRIES}), ("expiry", {"seconds": 0.2}))
     run = party.wait(broker.dispatch_workflow(schema))
     assert run.state is RunStatus.FAILED
