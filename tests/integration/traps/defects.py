@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pytest
+from sqlalchemy import Engine
 
 from fuseline.amqp import codec, sync
 from fuseline.amqp.consuming import Delivery, Line
@@ -26,6 +27,7 @@ from fuseline.engine.turn import Turn
 from fuseline.errors import DeadlineExceededError, FuselineError, UnroutableError
 from fuseline.ledger import Occurrence, Outcome
 from fuseline.model import Status, StepAssignment
+from fuseline.storage.sql import migrating, opening, postgres, sqlite
 from fuseline.worker.amqp_source import AmqpSource
 from fuseline.worker.attempts import Attempts
 from fuseline.worker.leases import Held
@@ -262,7 +264,35 @@ def redelivered_reports_offer_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(machine, "_offer_again_after", nothing)
 
 
+def older_tables_are_taken_for_ours(patch: pytest.MonkeyPatch) -> None:
+    """Whoever opens a database does not look which migration it has."""
+    for module in (opening, postgres):
+        patch.setattr(module, "check_revision", nothing)
+
+
+def older_tables_stay_as_they_are(patch: pytest.MonkeyPatch) -> None:
+    """Only an empty database gets tables."""
+    bring = migrating.bring_up_to_date
+
+    def bring_empty(engine: Engine, *args: Any) -> None:
+        with engine.connect() as connection:
+            found = migrating.find_revision(connection)
+        if found is None:
+            bring(engine, *args)
+
+    for module in (opening, sqlite):
+        patch.setattr(module, "bring_up_to_date", bring_empty)
+
+
 DEFECTS: Final = {
+    "older-tables-are-taken-for-ours": Defect(
+        "integration/traps/test_older_tables.py::test_tables_one_migration_behind_are_told_and_not_touched",
+        older_tables_are_taken_for_ours,
+    ),
+    "older-tables-stay-as-they-are": Defect(
+        "integration/traps/test_older_tables.py::test_a_run_from_before_a_migration_goes_on_after_it",
+        older_tables_stay_as_they_are,
+    ),
     "reports-before-a-kill-count-again": Defect(
         "integration/traps/test_join_killed.py::"
         "test_a_join_of_a_thousand_whose_coordinator_is_killed_at_the_last_parent_fires_once",
