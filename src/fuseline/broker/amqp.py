@@ -18,7 +18,7 @@ from fuseline.amqp.sync import BackgroundLink
 from fuseline.amqp.topology import REPLY_TO, Topology
 from fuseline.amqp.wire import Command, ControlKind, ControlNotice, Heartbeat, Reply, read
 from fuseline.broker.base import Broker
-from fuseline.broker.holding import Holdings
+from fuseline.broker.holding import Held, Holdings
 from fuseline.broker.ready import Fence
 from fuseline.clock import Clock, SystemClock
 from fuseline.errors import (
@@ -132,17 +132,25 @@ class AmqpBroker(Broker):
         if self._holdings.is_stopped(assignment):
             self._link.ack(delivery)
             return None
-        if delivery.redelivered and not self._check(worker_id, assignment)["current"]:
-            self._link.ack(delivery)
-            return None
-        now = self._clock.now()
-        hold = assignment.timeout_seconds or DEFAULT_HOLD_SECONDS
-        assignment = assignment.model_copy(update={"assigned_at": now, "expires_at": now + hold})
-        held = self._holdings.hold(worker_id, assignment, delivery)
-        if delivery.properties.expiration is not None or delivery.redelivered:
-            # Its expiry also runs in the coordinator, which cannot see that a delivery is held: tell it at once. And
-            # whoever had it before may have been killed by it: from the second time on each holder is known and counted.
-            self._holdings.claim_now(held, self._call_seconds)
+        held: Held | None = None
+        try:
+            if delivery.redelivered and not self._check(worker_id, assignment)["current"]:
+                self._link.ack(delivery)
+                return None
+            now = self._clock.now()
+            hold = assignment.timeout_seconds or DEFAULT_HOLD_SECONDS
+            assignment = assignment.model_copy(update={"assigned_at": now, "expires_at": now + hold})
+            held = self._holdings.hold(worker_id, assignment, delivery)
+            if delivery.properties.expiration is not None or delivery.redelivered:
+                # Its expiry also runs in the coordinator, which cannot see that a delivery is held: tell it at once. And
+                # whoever had it before may have been killed by it: from the second time on each holder is counted.
+                self._holdings.claim_now(held, self._call_seconds)
+        except BaseException:
+            # Nobody has got it, so that nobody would ever report it or give up its lease.
+            if held is not None:
+                self._holdings.forget(held)
+            self._link.nack(delivery, requeue=True)
+            raise
         return assignment
 
     def report_step(self, worker_id: str, report: StepReport) -> None:

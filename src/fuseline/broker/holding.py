@@ -129,6 +129,15 @@ class Holdings:
     def _schedule_claim(self, link: Link, held: Held) -> None:
         link.call_later(self._claim_after_seconds, partial(self._claim_later, link, held))
 
+    def forget(self, held: Held) -> None:
+        """Its worker does not get it after all."""
+        with self._lock:
+            mine = self._worker(held.worker_id).held
+            if mine.get(held.attempt) is held:
+                del mine[held.attempt]
+            held.is_over = True
+            held.delivery = None
+
     def find(self, worker_id: str, report: StepReport) -> Held | None:
         """What the worker holds and reports of."""
         with self._lock:

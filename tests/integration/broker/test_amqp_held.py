@@ -10,7 +10,7 @@ from fuseline.amqp.topology import Topology
 from fuseline.amqp.wire import ControlKind, ControlNotice, Heartbeat
 from fuseline.broker import AmqpBroker
 from fuseline.broker.ready import Fence, fence
-from fuseline.errors import StaleReportError
+from fuseline.errors import BrokerBusyError, DeadlineExceededError, StaleReportError
 from fuseline.model import Status, StepAssignment, StepReport
 from tests.integration.amqp.harness import wait_until
 from tests.integration.worker.harness import SECONDS, PlayedCoordinator
@@ -173,3 +173,56 @@ def test_what_was_lost_is_carried_no_more_whatever_the_worker_says(
         ControlNotice(kind=ControlKind.STOP, instance_id="i", attempts=[lost[1:]], worker_id=worker_id),
     )
     wait_until(lambda: not beat_after(broker, worker_id, coordinator, [lost]).leases)
+
+
+# ---- what could not be handed out
+
+
+def test_what_cannot_be_checked_goes_back(
+    coordinator: PlayedCoordinator, make_broker: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1: nobody held it, and RabbitMQ kept it for a broker that had forgotten it."""
+    first, broker = make_broker(60.0), make_broker(60.0)
+    coordinator.assign("i")
+    take(first, first.register_worker([SCHEMA]))
+    first.close()
+    worker_id = broker.register_worker([SCHEMA])
+    wait_until(lambda: coordinator.ready() == 1)
+
+    def check(*_: object) -> None:
+        raise DeadlineExceededError("no coordinator answers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker, "_check", check)
+        wait_until(lambda: fails(broker, worker_id, DeadlineExceededError))
+    assert take(broker, worker_id).instance_id == "i"
+
+
+def test_what_cannot_be_claimed_goes_back_and_is_carried_on_by_nobody(
+    coordinator: PlayedCoordinator, make_broker: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1: its worker never got it, and its lease would have been kept alive for ever."""
+    broker = make_broker(0.2)
+    worker_id = broker.register_worker([SCHEMA])
+    coordinator.assign("i", expiration=60.0)
+
+    def claim_now(*_: object) -> None:
+        raise BrokerBusyError("RabbitMQ blocks publishers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker._holdings, "claim_now", claim_now)
+        wait_until(lambda: fails(broker, worker_id, BrokerBusyError))
+    assert take(broker, worker_id).instance_id == "i"
+    assert coordinator.claim().instance_id == "i"
+    coordinator.assign("j")
+    assert take(broker, worker_id).instance_id == "j"
+    assert coordinator.claim().instance_id == "j"  # and there was no other one before
+
+
+def fails(broker: AmqpBroker, worker_id: str, error: type[Exception]) -> bool:
+    """Whether asking for a step fails now; RabbitMQ may need a moment to have it in its queue."""
+    try:
+        assert broker.get_step(worker_id) is None
+    except error:
+        return True
+    return False
