@@ -29,6 +29,21 @@ def test_successors_go_out_at_once_when_only_the_answer_to_the_commit_was_lost()
     assert stage.violations() == []
 
 
+def test_what_a_worker_gives_back_goes_out_at_once_when_only_the_answer_to_the_commit_was_lost() -> None:
+    """P4: and when its coordinator is killed, which is the same for the next one. Not a matter for the sweep either."""
+    stage = Stage(graph("w", {"a": []}), {"a": Script(seconds=8.0)})
+    stage.without_workers()
+    worker = stage.add_worker()
+    stage.run_until(5.0)
+    worker.stop()
+    stage.run_until(5.0 + DRAIN_SECONDS - 0.01)
+    stage.room.database.lost_answers = 1
+    stage.run_until(5.0 + DRAIN_SECONDS + RULES.sweep_seconds / 2)
+    assert stage.room.database.lost_answers == 0
+    assert len(stage.started("a")) == 2
+    assert stage.violations() == []
+
+
 def test_a_deleted_queue_is_declared_again_and_its_workers_go_on() -> None:
     """P1: nobody dispatches to it meanwhile, so that no assignment comes back from it and tells the coordinator."""
     stage = Stage(graph("w", {"a": []}))

@@ -41,7 +41,9 @@ def read_report(delivery: Delivery, topology: Topology) -> Occurrence:
         claim = read(Claim, delivery.body)
         _check_exchange(delivery, topology, claim.workflow_id)
         if claim.released:
-            released = StepReleased(claim.step_name, claim.attempt, claim.worker_id)
+            released = StepReleased(
+                claim.step_name, claim.attempt, claim.worker_id, redelivered=delivery.redelivered
+            )
             return Occurrence(claim.instance_id, released, claim.workflow_id)
         claimed = StepClaimed(claim.step_name, claim.attempt, claim.worker_id)
         return Occurrence(claim.instance_id, claimed, claim.workflow_id)
@@ -139,16 +141,22 @@ def read_dead_letter(delivery: Delivery) -> Occurrence:
     reason = death_reason(delivery.properties.headers or {})
     event: StepExpired | StepPoisoned | StepReported
     if reason == "expired":
-        event = StepExpired(assignment.step_name, assignment.attempt)
+        event = StepExpired(assignment.step_name, assignment.attempt, redelivered=delivery.redelivered)
     elif reason == "delivery_limit":
-        event = StepPoisoned(assignment.step_name, assignment.attempt)
+        event = StepPoisoned(assignment.step_name, assignment.attempt, redelivered=delivery.redelivered)
     elif reason == "rejected":
         error = StepError(
             type=ASSIGNMENT_REJECTED,
             message="a worker refused the assignment: it cannot execute this step",
             cause=Cause.INVALID,
         )
-        event = StepReported(assignment.step_name, assignment.attempt, Status.FAILED, error=error)
+        event = StepReported(
+            assignment.step_name,
+            assignment.attempt,
+            Status.FAILED,
+            error=error,
+            redelivered=delivery.redelivered,
+        )
     else:
         raise InvalidMessageError(f"dead letter with reason {reason!r}")
     return Occurrence(assignment.instance_id, event, assignment.workflow_id)

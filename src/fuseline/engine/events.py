@@ -48,18 +48,26 @@ class StepReported:
 
 @dataclass(frozen=True, slots=True)
 class StepExpired:
-    """The assignment of an attempt waited in its queue past its expiry and was dead-lettered."""
+    """The assignment of an attempt waited in its queue past its expiry and was dead-lettered.
+
+    `redelivered`: see `StepReported`.
+    """
 
     step: str
     attempt: int
+    redelivered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StepPoisoned:
-    """RabbitMQ gave up redelivering an attempt: each delivery took its worker down."""
+    """RabbitMQ gave up redelivering an attempt: each delivery took its worker down.
+
+    `redelivered`: see `StepReported`.
+    """
 
     step: str
     attempt: int
+    redelivered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +88,15 @@ class StepOvertaken:
 
 @dataclass(frozen=True, slots=True)
 class StepReleased:
-    """The holder of an attempt gives it back unfinished (it drains): that is no fault of the step's."""
+    """The holder of an attempt gives it back unfinished (it drains): that is no fault of the step's.
+
+    `redelivered`: see `StepReported`.
+    """
 
     step: str
     attempt: int
     holder: str | None = None
+    redelivered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,7 +142,7 @@ def _step_event(turn: Turn, event: Any) -> None:
 
 
 def _late(turn: Turn, row: StepRow, event: Any, attempt: int) -> None:
-    """The attempt is over: nothing changes. A report that comes again brings along what may not have gone out then."""
+    """The attempt is over: nothing changes. An event that comes again brings along what may not have gone out then."""
     same = isinstance(event, StepReported) and attempt == row.attempt and event.status is row.status
     if same and (event.holder is None or row.holder is None or event.holder == row.holder):
         turn.refuse(Verdict.DUPLICATE, f"attempt {attempt} of step {row.name!r} is recorded already")
@@ -153,17 +153,16 @@ def _late(turn: Turn, row: StepRow, event: Any, attempt: int) -> None:
             else f"{row.status}, attempt {row.attempt}"
         )
         turn.refuse(Verdict.STALE, f"attempt {attempt} of step {row.name!r} is over ({state})")
-    if isinstance(event, StepReported):
-        if event.redelivered:
-            _offer_again_after(turn, row)
-        if turn.decision.verdict is Verdict.STALE:
-            fusion.stop_going_on(turn, event)
+    if getattr(event, "redelivered", False):
+        _offer_again_after(turn, row)
+    if isinstance(event, StepReported) and turn.decision.verdict is Verdict.STALE:
+        fusion.stop_going_on(turn, event)
 
 
 def _offer_again_after(turn: Turn, row: StepRow) -> None:
-    """The recorder may have died between saving and publishing: offer again what this report had queued.
+    """The recorder may have died between saving and publishing: offer again what this event had queued.
 
-    The way leads along the edges out, through steps that were skipped, so it costs what the report itself cost.
+    The way leads along the edges out, through steps that were skipped, so it costs what the event itself cost.
     """
     if turn.run.status.is_terminal:
         turn.decision.effects.append(FinishRun(turn.run.status))

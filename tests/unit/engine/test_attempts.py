@@ -343,3 +343,23 @@ def test_a_report_takes_the_edges_of_one_action(report: StepReported, taken: str
     assert started == {taken} - {"nowhere"}
     rest = {"default", "left", "right"} - started
     assert {player.store.status(name) for name in rest} == {Status.SKIPPED}
+
+
+@pytest.mark.parametrize(
+    "again",
+    [StepReleased("a", 1, "w", redelivered=True), StepExpired("a", 1, redelivered=True)],
+    ids=["released", "expired"],
+)
+def test_what_gave_an_attempt_back_and_comes_again_offers_the_next_one_again(
+    again: StepReleased | StepExpired,
+) -> None:
+    """P4: whoever recorded it may have died before the next attempt went out."""
+    player = Player(compile_plan(parse("a -> b", {"a": [policy("retry", max_retries=3)]}), RULES), 1_000.0)
+    if isinstance(again, StepReleased):
+        player.apply(StepClaimed("a", 1, "w"))
+    player.apply(replace(again, redelivered=False))
+    assert player.store.steps["a"].attempt == 2
+    decision = player.apply(again)
+    assert (decision.verdict, decision.effects) == (Verdict.STALE, [QueueStep("a", 2, again=True)])
+    # And nothing when it is nobody's first time: RabbitMQ says so of what was delivered before.
+    assert player.apply(replace(again, redelivered=False)).effects == []
