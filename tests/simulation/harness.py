@@ -88,6 +88,14 @@ class Stage:
         """The queue of steps."""
         return self.room.server.queues[self.room.machines.topology.steps_queue(*self.schema.key)]
 
+    def make_queue_anew(self) -> None:
+        """Delete the queue of steps, and declare it before anybody misses it."""
+        topology, server, old = self.room.machines.topology, self.room.server, self.queue()
+        self.world.history.fault("delete queue", "server")
+        server.delete_queue(old.name, "queue deleted")
+        server.declare_queue(old.name, old.arguments, None)
+        server.bind(old.name, topology.steps_exchange, topology.steps_key(*self.schema.key))
+
     def purge(self) -> None:
         """Empty the queue of steps."""
         self.world.history.fault("purge", "server")
@@ -109,6 +117,10 @@ class Stage:
         for connection in [one for one in self.room.server.connections if one.process is process]:
             connection.cut(0.0, 0.0)
         process.pause()
+
+    def dispatch_again(self, number: int) -> None:
+        """Repeat a run's dispatch, as a caller does who heard nothing: what starts the run is offered again."""
+        self.room._dispatch(self.room.work.runs[number])
 
     def cancel(self) -> None:
         """Have the run cancelled."""

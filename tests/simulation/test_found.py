@@ -166,3 +166,23 @@ def test_what_an_acknowledged_dispatch_starts_goes_out_at_once_when_storage_is_b
     stage.run_until(2.0 + RULES.sweep_seconds - 0.1)
     assert len(stage.started("a")) == 1
     assert stage.violations() == []
+
+
+def test_of_two_deliveries_of_a_step_the_one_with_a_message_behind_it_is_kept() -> None:
+    """P4: the first one's queue was deleted, so that only the second comes again when its worker is killed.
+
+    The first one's channel is not the one that consumes any more, and does not end with the queue.
+    """
+    stage = Stage(graph("w", {"a": []}), {"a": Script(seconds=5.0)}, more_runs_at=[2.9])
+    stage.without_workers()
+    worker = stage.add_worker(concurrency=2)
+    stage.run_until_so(lambda: stage.started("a", "r1"))
+    began = stage.started("a", "r1")[0]
+    stage.run_until(began + 0.6)  # the other run's step is held by a lease now, and the worker takes one less
+    stage.make_queue_anew()
+    stage.dispatch_again(1)
+    stage.run_until(began + 0.9)
+    worker.die()
+    stage.run_until(2.0 + RULES.sweep_seconds - 1.0)
+    assert len(stage.started("a", "r1")) == 2
+    assert stage.violations() == []

@@ -79,7 +79,8 @@ def decode(body: bytes, *, nesting: int = MAX_NESTING) -> Any:
     deeper than `nesting`.
     """
     try:
-        value = from_json(body, allow_inf_nan=False)
+        # Values are ids and results, of which no two are alike: keeping them for the next time only fills memory.
+        value = from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
         if "recursion limit" not in str(error) or nesting <= MAX_NESTING:
             raise InvalidMessageError(f"not JSON: {error}") from error

@@ -144,9 +144,10 @@ class Attempts:
     def _tie(self, held: Held, delivery: Delivery) -> None:
         """The same attempt again: after a reconnect, or offered again by a coordinator that missed it."""
         log.debug("delivered again while it is here", extra=ids(held.assignment))
-        if held.is_leased or not held.delivery.is_stale:
+        if held.is_leased:
             self.intake.ack(delivery)
         else:
+            self._ack(held)  # the latest is the one to keep: an older one may have been deleted with its queue
             held.delivery = delivery
             held.is_settled = False
 

@@ -17,7 +17,7 @@ from fuseline.amqp.topology import Topology
 from tests.integration.amqp.harness import delete_topology
 from tests.integration.cli.inline import run_inline
 
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 100.0
 
 FLOWS = '''\
 """Workflows for the tests."""
