@@ -147,7 +147,9 @@ class Attempts:
         if held.is_leased:
             self.intake.ack(delivery)
         else:
-            self._ack(held)  # the latest is the one to keep: an older one may have been deleted with its queue
+            self._ack(
+                held
+            )  # the latest is the one to keep: an older one may have been deleted with its queue
             held.delivery = delivery
             held.is_settled = False
 
