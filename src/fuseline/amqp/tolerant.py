@@ -38,18 +38,9 @@ class TolerantProperties(pika.BasicProperties):
         if self.headers and bytes in map(type, self.headers):
             names: Any = self.headers
             self.headers = {_text(name): value for name, value in names.items()}
-        kinds: tuple[type, ...] = (
-            type(self.message_id),
-            type(self.correlation_id),
-            type(self.type),
-            type(self.reply_to),
-            type(self.content_type),
-            type(self.content_encoding),
-        )
-        if bytes in kinds:
-            for attribute in _TEXTS:
-                if isinstance(value := getattr(self, attribute), bytes):
-                    setattr(self, attribute, _text(value))
+        for attribute in _TEXTS:
+            if isinstance(value := getattr(self, attribute), bytes):
+                setattr(self, attribute, _text(value))
         return self
 
 
