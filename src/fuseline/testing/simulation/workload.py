@@ -86,15 +86,17 @@ _Graph = dict[str, StepSchema]
 
 
 def _graph(random: Random) -> _Graph:
-    """2 to 12 steps; edges lead from lower to higher numbers."""
+    """2 to 12 steps; edges lead from lower to higher numbers. One in four is a chain, which workers go on with by themselves."""
     count = random.choice((2, 3, 4, 5, 5, 6, 6, 7, 8, 9, 12))
     names = [f"s{index}" for index in range(count)]
     before: dict[str, list[str]] = {names[0]: []}
     after: dict[str, dict[str, list[str]]] = {name: {} for name in names}
     shape = random.random()
     for index in range(1, count):
-        reach = names[:index] if shape < 0.7 else names[max(0, index - 2) : index]
-        wanted = random.choice((0, 1, 1, 1, 2, 2, 3)) if index > 1 else 1
+        reach = names[:index] if shape < 0.55 else names[max(0, index - 2) : index]
+        if shape > 0.75:
+            reach = names[index - 1 : index]
+        wanted = random.choice((0, 1, 1, 1, 2, 2, 3)) if index > 1 and shape <= 0.75 else 1
         sources = random.sample(reach, min(wanted, len(reach)))
         before[names[index]] = sources
         for source in sources:
