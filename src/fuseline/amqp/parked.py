@@ -76,11 +76,12 @@ class ParkedMessage(BaseModel):
         properties = delivery.properties
         headers = headers_to_keep(properties.headers)
         deaths = headers.get(DEATHS)
+        reason, exchange = _death(deaths) if deaths is not None and REASON not in headers else ("", "")
         return cls(
             message_id=properties.message_id or "",
             type=properties.type or "",
-            reason=str(headers.get(REASON, "")),
-            exchange=str(headers.get(EXCHANGE, "")),
+            reason=reason or str(headers.get(REASON, "")),
+            exchange=exchange or str(headers.get(EXCHANGE, "")),
             parked_at=_seconds(properties.timestamp),
             correlation_id=properties.correlation_id,
             deaths=None if deaths is None else str(deaths),
@@ -214,6 +215,18 @@ class ParkedQueue:
             ),
             deadline_seconds=self._call_seconds,
         )
+
+
+def _death(deaths: Any) -> tuple[str, str]:
+    """(reason, exchange) of what RabbitMQ put here: nobody got through with it. Empty when that cannot be told."""
+    try:
+        last = json.loads(deaths)[0]
+        why, queue, exchange = last["reason"], last["queue"], last["exchange"]
+    except (ValueError, TypeError, LookupError):
+        return "", ""
+    if why == "delivery_limit":
+        why = "each coordinator that took it was lost, too often to go on"
+    return f"RabbitMQ took it out of {queue}: {why}", str(exchange)
 
 
 def _own(headers: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,10 @@ DEFAULT_EXCHANGE: Final = ""
 # this one. Restarts of workers count too, so it is generous; the coordinator may call a step poison earlier.
 DELIVERY_LIMIT: Final = 20
 
+# Of what coordinators take. A message comes back whenever one is killed or cut off, and what 4.x allows, 20 times, is soon
+# reached where connections flap. What nobody ever gets through with is parked, so that it ends no coordinator more.
+COORDINATOR_DELIVERY_LIMIT: Final = 1000
+
 # A beat says what is so now; an old one is of no use to a coordinator that comes back.
 HEARTBEAT_TTL_SECONDS: Final = 30
 
@@ -195,10 +199,10 @@ class Topology:
             Exchange(self.heartbeats_exchange, "fanout"),
             Exchange(self.dead_exchange, "fanout"),
             Exchange(self.events_exchange, "topic"),
-            Queue(self.reports_queue, self._plain()),
-            Queue(self.commands_queue, self._plain()),
-            Queue(self.dead_queue, self._plain()),
-            Queue(self.parked_queue, self._plain()),
+            Queue(self.parked_queue, {"x-queue-type": self.queue_type}),
+            Queue(self.reports_queue, self._coordinators_arguments()),
+            Queue(self.commands_queue, self._coordinators_arguments()),
+            Queue(self.dead_queue, self._coordinators_arguments()),
             Binding(self.commands_exchange, self.commands_queue),
             Binding(self.worker_commands_exchange, self.commands_queue),
             Binding(self.dead_exchange, self.dead_queue),
@@ -234,18 +238,27 @@ class Topology:
             ),
         ]
 
-    def _plain(self) -> dict[str, Any]:
-        return {"x-queue-type": self.queue_type}
+    def _coordinators_arguments(self) -> dict[str, Any]:
+        if self.queue_type == "classic":
+            return {"x-queue-type": self.queue_type}  # no delivery limit, so nothing dies there
+        return {
+            **self._dying(DEFAULT_EXCHANGE, COORDINATOR_DELIVERY_LIMIT),
+            "x-dead-letter-routing-key": self.parked_queue,
+        }
 
     def _steps_arguments(self) -> dict[str, Any]:
+        return self._dying(self.dead_exchange, DELIVERY_LIMIT)
+
+    def _dying(self, exchange: str, deliveries: int) -> dict[str, Any]:
+        """Arguments of a queue whose messages go through `exchange` when they die, after so many deliveries too."""
         arguments: dict[str, Any] = {
             "x-queue-type": self.queue_type,
-            "x-dead-letter-exchange": self.dead_exchange,
+            "x-dead-letter-exchange": exchange,
             # Dead-lettering at least once needs it: with drop-head it silently falls back to at most once.
             "x-overflow": "reject-publish",
         }
         if self.queue_type == "quorum":
-            arguments |= {"x-dead-letter-strategy": "at-least-once", "x-delivery-limit": DELIVERY_LIMIT}
+            arguments |= {"x-dead-letter-strategy": "at-least-once", "x-delivery-limit": deliveries}
         return arguments
 
 

@@ -47,8 +47,10 @@ def test_other_arguments_are_found_and_named(
 ) -> None:
     with outside(amqp_url) as channel:
         channel.queue_delete(topology.reports_queue)
+        declared = next(one for one in topology.base_resources() if one.name == topology.reports_queue)
+        assert isinstance(declared, Queue)
         channel.queue_declare(
-            topology.reports_queue, durable=True, arguments={"x-queue-type": "quorum", "x-max-length": 5}
+            topology.reports_queue, durable=True, arguments={**declared.arguments, "x-max-length": 5}
         )
         channel.exchange_delete(topology.events_exchange)
         channel.exchange_declare(topology.events_exchange, "direct", durable=True)

@@ -15,6 +15,7 @@ from fuseline.amqp.consuming import Delivery, Line
 from fuseline.amqp.link import Link
 from fuseline.amqp.publishing import Publisher
 from fuseline.amqp.resources import Queue
+from fuseline.amqp.topology import Topology
 from fuseline.broker import AmqpBroker
 from fuseline.coordinator import daemon, decoding
 from fuseline.coordinator.daemon import Coordinator
@@ -53,6 +54,11 @@ def nothing(*_args: Any, **_options: Any) -> None:
 def coordinator_leaves_deleted_queues(patch: pytest.MonkeyPatch) -> None:
     """A coordinator whose queue was deleted waits for somebody else to declare it."""
     patch.setattr(Coordinator, "_lost", nothing)
+
+
+def coordinators_queues_have_no_limit_of_their_own(patch: pytest.MonkeyPatch) -> None:
+    """What coordinators take comes back as often as RabbitMQ's version lets it, and is dropped then, or never parked."""
+    patch.setattr(Topology, "_coordinators_arguments", lambda self: {"x-queue-type": self.queue_type})
 
 
 def pulling_broker_leaves_deleted_queues(patch: pytest.MonkeyPatch) -> None:
@@ -285,6 +291,11 @@ def older_tables_stay_as_they_are(patch: pytest.MonkeyPatch) -> None:
 
 
 DEFECTS: Final = {
+    "coordinators-queues-have-no-limit-of-their-own": Defect(
+        "integration/traps/test_delivered_often.py::"
+        "test_a_report_that_comes_back_often_is_recorded_and_parked_only_when_nobody_gets_through",
+        coordinators_queues_have_no_limit_of_their_own,
+    ),
     "older-tables-are-taken-for-ours": Defect(
         "integration/traps/test_older_tables.py::test_tables_one_migration_behind_are_told_and_not_touched",
         older_tables_are_taken_for_ours,

@@ -85,6 +85,22 @@ def test_step_queues_dead_letter_at_least_once() -> None:
     }
 
 
+def test_what_coordinators_take_is_parked_when_nobody_ever_gets_through_with_it() -> None:
+    """P4: RabbitMQ 4 would drop it after 20 deliveries, which flapping connections soon make."""
+    topology = Topology()
+    queues = {one.name: one.arguments for one in topology.base_resources() if isinstance(one, Queue)}
+    for name in (topology.reports_queue, topology.commands_queue, topology.dead_queue):
+        assert queues[name] == {
+            "x-queue-type": "quorum",
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": "fuseline.parked",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+            "x-delivery-limit": 1000,
+        }
+    assert queues[topology.parked_queue] == {"x-queue-type": "quorum"}
+
+
 def test_classic_queues_have_no_arguments_of_quorum_queues() -> None:
     topology = Topology(queue_type="classic")
     for resource in topology.base_resources() + topology.workflow_resources("w", "1"):

@@ -57,7 +57,7 @@ class SimQueue:
         self._dlx: str | None = self.arguments.get("x-dead-letter-exchange")
         self._dead_key: str | None = self.arguments.get("x-dead-letter-routing-key")
         self._limit: int | None = self.arguments.get("x-delivery-limit")
-        if self._limit is not None:
+        if self._limit is not None and ".steps." in name:
             self._limit = min(self._limit, server.delivery_limit)  # an operator's policy may be lower
 
     def publish(self, body: bytes, properties: Properties, exchange: str, key: str) -> None:

@@ -86,7 +86,7 @@ _Graph = dict[str, StepSchema]
 
 
 def _graph(random: Random) -> _Graph:
-    """2 to 12 steps; edges lead from lower to higher numbers. One in four is a chain, which workers go on with by themselves."""
+    """2 to 12 steps; edges lead from lower to higher numbers. One in four is a chain, which workers may go on with."""
     count = random.choice((2, 3, 4, 5, 5, 6, 6, 7, 8, 9, 12))
     names = [f"s{index}" for index in range(count)]
     before: dict[str, list[str]] = {names[0]: []}
