@@ -47,11 +47,9 @@ def test_other_arguments_are_found_and_named(
 ) -> None:
     with outside(amqp_url) as channel:
         channel.queue_delete(topology.reports_queue)
-        declared = next(one for one in topology.base_resources() if one.name == topology.reports_queue)
-        assert isinstance(declared, Queue)
-        channel.queue_declare(
-            topology.reports_queue, durable=True, arguments={**declared.arguments, "x-max-length": 5}
-        )
+        declared = {one.name: one for one in topology.base_resources() if isinstance(one, Queue)}
+        arguments = {**declared[topology.reports_queue].arguments, "x-max-length": 5}
+        channel.queue_declare(topology.reports_queue, durable=True, arguments=arguments)
         channel.exchange_delete(topology.events_exchange)
         channel.exchange_declare(topology.events_exchange, "direct", durable=True)
         channel.queue_delete(topology.parked_queue)

@@ -34,16 +34,15 @@ def channel(amqp_url: str) -> Iterator[BlockingChannel]:
 def come_back(channel: BlockingChannel, queue: str, times: int) -> None:
     """Take the one message of `queue` and give it back as RabbitMQ does when its consumer is lost: it counts."""
     for _ in range(times):
-        taken: list[int] = []
-        wait_until(lambda into=taken: _take(channel, queue, into))
-        channel.basic_reject(taken[0], requeue=True)
+        wait_until(lambda: _give_back(channel, queue))
 
 
-def _take(channel: BlockingChannel, queue: str, into: list[int]) -> bool:
+def _give_back(channel: BlockingChannel, queue: str) -> bool:
     method, _, _ = channel.basic_get(queue)
-    if method is not None:
-        into.append(method.delivery_tag)
-    return bool(into)
+    if method is None or method.delivery_tag is None:
+        return False
+    channel.basic_reject(method.delivery_tag, requeue=True)
+    return True
 
 
 def test_a_report_that_comes_back_often_is_recorded_and_parked_only_when_nobody_gets_through(
@@ -64,7 +63,7 @@ def test_a_report_that_comes_back_often_is_recorded_and_parked_only_when_nobody_
         assert parked.count() == 0
         come_back(channel, topology.reports_queue, COORDINATOR_DELIVERY_LIMIT - FLAPPING + 1)
         wait_until(lambda: parked.count() == 1)
-        assert not _take(channel, topology.reports_queue, [])
+        assert not _give_back(channel, topology.reports_queue)
         for _ in range(2):  # looking puts it back as another message, which says the same
             (seen,) = parked.browse()
             assert seen.exchange == exchange
