@@ -12,6 +12,7 @@ from pika.adapters.select_connection import IOLoop, SelectConnection
 from pika.connection import Parameters
 from pika.exceptions import StreamLostError
 
+from fuseline.amqp.opening import AsyncioServices, SelectServices
 from fuseline.amqp.tolerant import read_tolerantly
 
 read_tolerantly()
@@ -81,7 +82,8 @@ class SelectLoop:
         on_close: OnConnectionError,
     ) -> PikaConnection:
         """Begin to open a connection."""
-        return SelectConnection(parameters, on_open, on_open_error, on_close, custom_ioloop=self._loop)
+        services = SelectServices(self._loop)
+        return SelectConnection(parameters, on_open, on_open_error, on_close, custom_ioloop=services)
 
     def abort(self, connection: PikaConnection) -> None:
         """Drop a connection of this loop without asking the server."""
@@ -126,7 +128,8 @@ class AsyncioLoop:
         on_close: OnConnectionError,
     ) -> PikaConnection:
         """Begin to open a connection."""
-        return AsyncioConnection(parameters, on_open, on_open_error, on_close, custom_ioloop=self._loop)
+        services = AsyncioServices(self._loop)
+        return AsyncioConnection(parameters, on_open, on_open_error, on_close, custom_ioloop=services)
 
     def abort(self, connection: PikaConnection) -> None:
         """Drop a connection of this loop without asking the server."""
