@@ -14,6 +14,7 @@ from fuseline.model.messages import StepAssignment, StepReport
 from fuseline.model.status import Status
 from fuseline.workflow.context import StepContext
 from fuseline.workflow.invoke import Invocation, crash_report
+from fuseline.workflow.loops import OwnLoop
 
 
 @dataclass(eq=False, slots=True)
@@ -47,15 +48,6 @@ class Attempt:
         except BaseException as error:  # noqa: BLE001 - it would end a thread that somebody waits for; the report tells it
             return crash_report(self.assignment, error)
 
-    async def execute_async(self) -> StepReport:
-        """On a loop."""
-        try:
-            return await self.invocation.run_async()
-        except BaseException as error:  # noqa: BLE001 - SystemExit would end the loop; the report tells it
-            if self.is_stopped and isinstance(error, asyncio.CancelledError):
-                return cancelled_report(self.assignment)
-            return crash_report(self.assignment, error)
-
 
 def cancelled_report(assignment: StepAssignment) -> StepReport:
     """The attempt was told to stop, and stopped."""
@@ -71,28 +63,61 @@ def cancelled_report(assignment: StepAssignment) -> StepReport:
 class Bodies:
     """Starts attempts at once, each on a thread or as a task; how many is for the caller to bound.
 
-    `done(attempt, report)` is called on that thread or loop. `loop`: where async bodies run; by default a loop of our own
-    on a thread of its own, which starts with the first of them.
+    `done(attempt, report)` is called on that thread or loop. `loop`: where async bodies run; by default a loop of our own,
+    which is made for the first of them. `may_drive`: that loop may run on the caller's thread, in `drive`; otherwise, and
+    for good from `let_go` on, it runs on a thread of its own.
     """
 
     def __init__(
-        self, done: Callable[[Attempt, StepReport], None], loop: asyncio.AbstractEventLoop | None = None
+        self,
+        done: Callable[[Attempt, StepReport], None],
+        loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        may_drive: bool = False,
     ) -> None:
         self._done = done
         self._context = contextvars.copy_context()
         self._threads = _DaemonThreads()
         self._loop = loop
-        self._own_loop: _LoopThread | None = None
+        self._may_drive = may_drive
+        self._own_loop: OwnLoop | None = None
+        self._interrupt: KeyboardInterrupt | None = None
+
+    @property
+    def may_stand_still(self) -> bool:
+        """Whether nothing in our own loop would go on while the caller's thread does something else."""
+        return self._own_loop is None or self._own_loop.is_quiet or not self._own_loop.is_here
 
     def start(self, attempt: Attempt) -> None:
         """Execute it."""
-        if attempt.invocation.is_async:
-            self._get_loop().call_soon_threadsafe(self._begin, attempt)
-        else:
+        if not attempt.invocation.is_async:
             context = self._context.copy()
             self._threads.start(
                 lambda: context.run(attempt.execute_on_thread), lambda report: self._done(attempt, report)
             )
+            return
+        loop = self._get_loop()
+        if self._own_loop is not None and self._own_loop.is_here:
+            self._begin(attempt, loop)
+        else:
+            loop.call_soon_threadsafe(self._begin, attempt, loop)
+
+    def start_here(self, attempt: Attempt) -> StepReport | None:
+        """Start an async one, and execute it on the caller's thread until it waits for something.
+
+        The report of one that never did. None: it goes on, or it has been started elsewhere.
+        """
+        loop = self._get_loop()
+        own = self._own_loop
+        if own is None or not own.is_here:
+            loop.call_soon_threadsafe(self._begin, attempt, loop)
+            return None
+        task = attempt.task = own.begin(self._execute(attempt), self._context.copy())
+        self._raise_interrupt()
+        if task.done():
+            return _report_of(attempt, task)
+        task.add_done_callback(lambda task: self._ended(attempt, task))
+        return None
 
     def stop(self, attempt: Attempt) -> None:
         """Tell it that nobody waits any more: a coroutine is cancelled, a function has to look at its context."""
@@ -102,8 +127,29 @@ class Bodies:
             self._get_loop().call_soon_threadsafe(_cancel, attempt)
 
     def await_(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine on the loop of the bodies, from another thread, and wait for it."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._get_loop()).result()
+        """Run a coroutine on the loop of the bodies, from the caller's thread, and wait for it."""
+        loop = self._get_loop()
+        if self._own_loop is not None:
+            return self._own_loop.run(coroutine)
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
+    # ---- the loop of our own
+
+    def drive(self, is_over: Callable[[], bool]) -> None:
+        """Run it on the caller's thread until `is_over`, which is asked when a body has ended; no-op if it is elsewhere."""
+        if self._own_loop is not None and self._own_loop.is_here:
+            self._own_loop.drive(is_over)
+            self._raise_interrupt()
+
+    def wake(self) -> None:
+        """From any thread: `is_over` is to be asked."""
+        if self._own_loop is not None:
+            self._own_loop.wake()
+
+    def let_go(self) -> None:
+        """The caller's thread has something else to wait for: bodies go on without it."""
+        if not self.may_stand_still and self._own_loop is not None:
+            self._own_loop.let_go()
 
     def close(self) -> None:
         """Let idle threads and our own loop end; what runs on has daemon threads, and holds up nothing."""
@@ -111,25 +157,49 @@ class Bodies:
         if self._own_loop is not None:
             self._own_loop.close()
 
+    # ---- inside
+
     def _get_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._own_loop = _LoopThread()
+            self._own_loop = OwnLoop()
             self._loop = self._own_loop.loop
+            if not self._may_drive:
+                self._own_loop.let_go()
         return self._loop
 
-    def _begin(self, attempt: Attempt) -> None:
+    def _begin(self, attempt: Attempt, loop: asyncio.AbstractEventLoop) -> None:
         """On the loop."""
         if attempt.is_stopped:
             self._done(attempt, cancelled_report(attempt.assignment))
             return
-        loop = asyncio.get_running_loop()
-        attempt.task = loop.create_task(attempt.execute_async(), context=self._context.copy())
+        attempt.task = loop.create_task(self._execute(attempt), context=self._context.copy())
         attempt.task.add_done_callback(lambda task: self._ended(attempt, task))
 
+    async def _execute(self, attempt: Attempt) -> StepReport:
+        """On the loop."""
+        try:
+            return await attempt.invocation.run_async()
+        except BaseException as error:  # noqa: BLE001 - SystemExit would end the loop; the report tells it
+            if attempt.is_stopped and isinstance(error, asyncio.CancelledError):
+                return cancelled_report(attempt.assignment)
+            own = self._own_loop
+            if isinstance(error, KeyboardInterrupt) and own is not None and own.is_here:
+                self._interrupt = error  # it is meant for the caller, on whose thread this is
+            return crash_report(attempt.assignment, error)
+
     def _ended(self, attempt: Attempt, task: asyncio.Task[StepReport]) -> None:
-        # Cancelled before its first step, it never came to say so itself.
-        report = cancelled_report(attempt.assignment) if task.cancelled() else task.result()
-        self._done(attempt, report)
+        self._done(attempt, _report_of(attempt, task))
+        if self._own_loop is not None:
+            self._own_loop.pause()
+
+    def _raise_interrupt(self) -> None:
+        if self._interrupt is not None:
+            raise self._interrupt
+
+
+def _report_of(attempt: Attempt, task: asyncio.Task[StepReport]) -> StepReport:
+    # Cancelled before its first step, it never came to say so itself.
+    return cancelled_report(attempt.assignment) if task.cancelled() else task.result()
 
 
 def _cancel(attempt: Attempt) -> None:
@@ -177,32 +247,3 @@ class _DaemonThreads:
                 self._busy -= 1
             done(report)
             del item, work, done, report  # its result may be large, and the next one may be long in coming
-
-
-class _LoopThread:
-    """An event loop on a daemon thread."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="fuseline steps' loop", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Cancel what still runs, and end when that has ended; nobody waits for it."""
-        self.loop.call_soon_threadsafe(lambda: self.loop.create_task(self._end()))
-
-    async def _end(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        await self.loop.shutdown_asyncgens()
-        self.loop.stop()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        try:
-            self.loop.run_forever()
-        finally:
-            self.loop.close()

@@ -72,7 +72,7 @@ class Scheduler:
         self._instance_id = instance_id
         self._clock = clock
         self._may_execute_here = may_execute_here and not is_watched
-        self._bodies = Bodies(self._ended, loop)
+        self._bodies = Bodies(self._ended, loop, may_drive=self._may_execute_here)
         self._shared = Shared()
         self._trace: Trace | None = None
         self._limits = (FUNCTIONS_AT_ONCE, COROUTINES_AT_ONCE)
@@ -93,6 +93,7 @@ class Scheduler:
     def cancel(self) -> None:
         """From another thread: end the run as CANCELLED."""
         self._inbox.put(None)
+        self._bodies.wake()
 
     def execute(self, inputs: dict[str, Any], trace: Trace | None) -> RunStatus:
         """Dispatch the run and stay until it has ended. A KeyboardInterrupt cancels it and comes through."""
@@ -200,23 +201,36 @@ class Scheduler:
         functions, coroutines = self._ready
         if (
             not self._may_execute_here
-            or len(functions) != 1
-            or coroutines
+            or len(functions) + len(coroutines) != 1
             or self._executing
-            or functions[0].timeout_seconds is not None
             or not self._inbox.empty()
+            or (functions and not self._bodies.may_stand_still)
         ):
+            return None
+        queue = functions or coroutines
+        if queue[0].timeout_seconds is not None or (coroutines and self._trace is not None):
             return None
         if self._timers:
             # With nothing under way, those of attempts are over, and the one that is ready is about to start.
             self._timers.keep((Due.RETRY, Due.RUN))
-        return None if self._timers else functions.popleft()
+        return None if self._timers else queue.popleft()
 
     def _execute_here(self, assignment: StepAssignment) -> None:
+        """Its start is recorded together with its end, as nobody looks in between; but that of one that takes its time."""
         attempt = self._attempt(assignment)
-        if self._trace is not None:
-            self._trace.write("step_started", *attempt.key, worker_id=self._instance_id)
-        self._happened([_reported(attempt.execute(), self._instance_id)])
+        report: StepReport | None
+        if attempt.invocation.is_async:
+            report = self._bodies.start_here(attempt)
+            if report is None:
+                self._counts[1] += 1
+                self._executing[attempt.key] = attempt
+                self._happened([StepClaimed(*attempt.key, self._instance_id)])
+                return
+        else:
+            if self._trace is not None:
+                self._trace.write("step_started", *attempt.key, worker_id=self._instance_id)
+            report = attempt.execute()
+        self._happened([_reported(report, self._instance_id)])
 
     def _attempt(self, assignment: StepAssignment) -> Attempt:
         context = StepContext(assignment, clock=self._clock)
@@ -237,6 +251,11 @@ class Scheduler:
         wait = self._timers.wait_seconds()
         if wait is None and not self._executing:
             raise FuselineError(f"run {self._instance_id} waits for nothing and has not ended")
+        if wait is None and not self._counts[0]:
+            self._bodies.drive(lambda: not self._inbox.empty())
+        else:
+            # A coroutine that blocks must not hold up functions, nor the end of its own time.
+            self._bodies.let_go()
         try:
             item = self._inbox.get(timeout=wait)
         except Empty:
@@ -325,6 +344,8 @@ class Scheduler:
 
     def _leave(self) -> None:
         """The run has ended. Bodies that were told to stop get their time."""
+        if self._executing:
+            self._bodies.let_go()
         end = self._clock.monotonic() + STOP_GRACE_SECONDS
         while self._executing and (left := end - self._clock.monotonic()) > 0:
             try:
