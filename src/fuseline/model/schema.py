@@ -5,11 +5,11 @@ Constructing a `WorkflowSchema` validates the whole graph, so that whoever holds
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fuseline.errors import InvalidSchemaError
@@ -152,12 +152,13 @@ class WorkflowSchema(BaseModel):
 
     def to_yaml(self) -> str:
         """The schema as YAML text; `from_yaml` reads it back."""
-        text: str = yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+        text: str = _yaml().safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
         return text
 
     @classmethod
     def from_yaml(cls, text: str) -> WorkflowSchema:
         """Read what `to_yaml` wrote. Raises `InvalidSchemaError` if it is not YAML or not a mapping."""
+        yaml = _yaml()
         try:
             data = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -275,3 +276,8 @@ def _a_cycle(schema: WorkflowSchema, among: set[str]) -> list[str]:
         path[name] = len(path)
         name = next(source for source in schema.steps[name].predecessors if source in among)
     return [name, *reversed(list(path)[path[name] :])]
+
+
+def _yaml() -> Any:
+    """Imported when it is needed: it is slow to import, and few need it."""
+    return importlib.import_module("yaml")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import importlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Protocol, Self
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from pydantic import ValidationError
 
 from fuseline.errors import InvalidSchemaError, PolicyError, UnknownStepError
 from fuseline.model.inputs import validate_inputs
 from fuseline.model.schema import MAX_ID_LENGTH, StepSchema, WorkflowSchema, set_workflow_maker
-from fuseline.storage.base import RuntimeStorage
-from fuseline.workflow import local
 from fuseline.workflow.bind import BoundParameter, BoundStep
 from fuseline.workflow.depends import StepLike, step_likes
 from fuseline.workflow.export import export_yaml, to_mermaid
@@ -25,8 +24,12 @@ from fuseline.workflow.hooks import hooks_of, is_coroutine_function
 from fuseline.workflow.inputs import check_inputs, inputs_schema, plain_inputs
 from fuseline.workflow.naming import snake_case
 from fuseline.workflow.policies import Policy, StepPolicy, WorkflowPolicy, policy_from_spec
-from fuseline.workflow.shared import Shared
 from fuseline.workflow.step import Step
+
+if TYPE_CHECKING:
+    from fuseline.storage.base import RuntimeStorage
+    from fuseline.workflow.local import Finished
+    from fuseline.workflow.shared import Shared
 
 
 class Dispatcher(Protocol):
@@ -114,8 +117,9 @@ class Workflow:
     def shared(self) -> Shared:
         """What the hooks of its steps share when workers of this process execute them."""
         if self._shared is None:
-            self._shared = Shared()
-            atexit.register(self._shared.end)
+            # With asyncio, which `import fuseline` does without.
+            self._shared = shared = importlib.import_module("fuseline.workflow.shared").Shared()
+            atexit.register(shared.end)
         return self._shared
 
     def add_policy(self, policy: Policy) -> None:
@@ -177,6 +181,7 @@ class Workflow:
         for one that was not reached. Raises `RunFailed`, unless `raise_on_failure` is False, and `InvalidInputsError`
         before anything is done.
         """
+        local = _local()
         plan = local.prepare(self, self._check(inputs), max_workers, storage, trace)
         return self._values(local.run(plan), raise_on_failure)
 
@@ -190,6 +195,7 @@ class Workflow:
         raise_on_failure: bool = True,
     ) -> Any:
         """`run`, awaited: `async` steps run on this loop. Cancelling it cancels the run."""
+        local = _local()
         plan = local.prepare(self, self._check(inputs), max_workers, storage, trace)
         return self._values(await local.run_async(plan), raise_on_failure)
 
@@ -201,7 +207,7 @@ class Workflow:
     def _check(self, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
         return check_inputs(self.workflow_id, self._parameters(), inputs)
 
-    def _values(self, finished: local.Finished, raise_on_failure: bool) -> Any:
+    def _values(self, finished: Finished, raise_on_failure: bool) -> Any:
         if raise_on_failure:
             finished.raise_failure()
         values = [
@@ -313,3 +319,8 @@ def _default_id(name: str | None, outputs: Sequence[str]) -> str:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"{text.encode()[: MAX_ID_LENGTH - 13].decode(errors='ignore')}-{digest}"
+
+
+def _local() -> Any:
+    """What executes runs here. With engine, ledger and asyncio it would double what `import fuseline` costs."""
+    return importlib.import_module("fuseline.workflow.local")
