@@ -41,3 +41,9 @@ def test_who_executes_a_run_loads_what_that_needs() -> None:
         "assert fuseline.workflow_from_functions(one, workflow_id='w').run() == 1\n"
     )
     assert {"asyncio", "fuseline.engine", "fuseline.ledger"} <= loaded(program)
+
+
+def test_a_worker_on_rabbitmq_loads_no_database_and_no_http_client() -> None:
+    strange = {"sqlalchemy", "httpx", "rich.console", "fuseline.ledger", "fuseline.storage.sql"}
+    assert loaded("import fuseline.cli.worker") & strange == set()
+    assert "httpx" in loaded("from fuseline.broker import HttpBroker")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from fuseline import broker as brokers
+from fuseline import storage as storages
 from fuseline.amqp.connection import addresses
 from fuseline.amqp.topology import Topology
-from fuseline.broker.amqp import AmqpBroker
 from fuseline.broker.base import Broker
-from fuseline.broker.http import HttpBroker
-from fuseline.broker.memory import MemoryBroker
 from fuseline.cli.failing import UsageError
 from fuseline.engine import Rules
 from fuseline.settings import Settings
 from fuseline.storage.base import RuntimeStorage
-from fuseline.storage.sql import open_storage
 
 
 def amqp_urls(settings: Settings) -> list[str]:
@@ -44,15 +42,15 @@ def open_broker(settings: Settings, *, embedded: bool = False) -> Broker:
     `embedded`: a `MemoryBroker` over the database. Else the HTTP service if there is an address of one, else RabbitMQ.
     """
     if embedded:
-        return MemoryBroker(
+        return brokers.MemoryBroker(
             open_database(settings),
             rules=rules_of(settings),
             max_message_bytes=settings.max_message_bytes,
             close_storage=True,
         )
     if settings.http_url:
-        return HttpBroker(settings.http_url, call_seconds=settings.call_seconds)
-    return AmqpBroker(
+        return brokers.HttpBroker(settings.http_url, call_seconds=settings.call_seconds)
+    return brokers.AmqpBroker(
         amqp_urls(settings),
         topology=topology_of(settings),
         call_seconds=settings.call_seconds,
@@ -66,7 +64,7 @@ def open_database(settings: Settings) -> RuntimeStorage:
 
     Raises `MigrationError` when a PostgreSQL has other tables than this version works with.
     """
-    return open_storage(settings.database_url)
+    return storages.open_storage(settings.database_url)
 
 
 def is_sqlite(url: str) -> bool:

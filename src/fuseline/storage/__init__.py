@@ -16,6 +16,7 @@ from fuseline.storage.base import (
 from fuseline.storage.memory import MemoryRuntimeStorage
 
 if TYPE_CHECKING:
+    from fuseline.storage.sql.opening import open_storage
     from fuseline.storage.sql.postgres import PostgresRuntimeStorage
     from fuseline.storage.sql.sqlite import SqliteRuntimeStorage
 
@@ -31,12 +32,14 @@ __all__ = [
     "StoredSchema",
     "Transaction",
     "Wanted",
+    "open_storage",
 ]
 
 # SQLAlchemy is imported by whoever uses it: this package is imported by every `import fuseline`, which it would treble.
 _SQL = {
     "PostgresRuntimeStorage": "fuseline.storage.sql.postgres",
     "SqliteRuntimeStorage": "fuseline.storage.sql.sqlite",
+    "open_storage": "fuseline.storage.sql.opening",
 }
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Final, Protocol
 
+from fuseline import broker as brokers
 from fuseline.amqp.connection import addresses
 from fuseline.amqp.topology import Topology
 from fuseline.amqp.traffic import Traffic
 from fuseline.broker.amqp import AmqpBroker
 from fuseline.broker.base import Broker
-from fuseline.broker.http import HttpBroker
 from fuseline.clock import Clock, SystemClock
 from fuseline.errors import CallerError
 from fuseline.notify import Notifier
@@ -165,7 +165,7 @@ class Worker:
             return runner.run(source.run(idle_seconds))
 
     def _run_pull(self, target: Broker | str, slots: Slots, idle_seconds: float | None) -> int:
-        broker = HttpBroker(target) if isinstance(target, str) else target
+        broker = brokers.HttpBroker(target) if isinstance(target, str) else target
         source = PullSource(
             broker, self._catalog, slots, self._sealer, self._options, self._clock, self._notifier
         )
