@@ -19,15 +19,17 @@ def assign(
     replays: int = 0,
 ) -> StepAssignment:
     """The assignment of an attempt, made at `now` (Unix seconds). Nothing is checked: all of it comes from a plan."""
-    return StepAssignment.model_construct(
-        workflow_id=plan.workflow_id,
-        workflow_version=plan.version,
-        instance_id=instance_id,
-        step_name=step.name,
-        attempt=attempt,
-        payload=payload,
-        assigned_at=now,
-        expires_at=now + (step.timeout_seconds or plan.rules.lease_seconds),
-        timeout_seconds=step.timeout_seconds,
-        replays=replays,
+    return StepAssignment.of_checked(
+        {
+            "workflow_id": plan.workflow_id,
+            "workflow_version": plan.version,
+            "instance_id": instance_id,
+            "step_name": step.name,
+            "attempt": attempt,
+            "payload": payload,
+            "assigned_at": now,
+            "expires_at": now + (step.timeout_seconds or plan.rules.lease_seconds),
+            "timeout_seconds": step.timeout_seconds,
+            "replays": replays,
+        }
     )

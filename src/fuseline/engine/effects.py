@@ -13,6 +13,8 @@ from fuseline.model.status import RunStatus
 class Verdict(StrEnum):
     """What became of an event. All but ACCEPTED changed nothing (P3)."""
 
+    __hash__ = str.__hash__  # see `Status`
+
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"  # this very outcome is recorded already
     STALE = "stale"  # the attempt is over, or somebody else holds it

@@ -67,25 +67,14 @@ def decide(plan: Plan, snapshot: Snapshot, event: Event, now: float) -> Decision
     plan.
     """
     turn = Turn(plan, snapshot, now)
-    if isinstance(event, RunDispatched):
-        _dispatched(turn)
-    elif isinstance(event, CancelRequested):
-        _cancel_requested(turn)
-    elif isinstance(event, RunDuePassed):
-        _run_due(turn)
-    elif isinstance(event, StepReplayed):
-        replay(turn, event)
-    elif isinstance(event, DeadLetterDiscarded):
-        discard(turn, event)
-    else:
-        _step_event(turn, event)
+    _OTHER_RULES.get(type(event), _step_event)(turn, event)
     return turn.done()
 
 
 # ---- events about the run
 
 
-def _dispatched(turn: Turn) -> None:
+def _dispatched(turn: Turn, _event: RunDispatched) -> None:
     begun = turn.steps(turn.plan.starts)
     if not begun:  # asked of the rows, as a header stays new until the batch is saved that may hold it twice
         turn.note("workflow_started")
@@ -98,7 +87,7 @@ def _dispatched(turn: Turn) -> None:
     turn.refuse(Verdict.DUPLICATE, "the run is known already")
 
 
-def _cancel_requested(turn: Turn) -> None:
+def _cancel_requested(turn: Turn, _event: CancelRequested) -> None:
     if turn.run.status is RunStatus.CANCELLED:
         turn.refuse(Verdict.DUPLICATE, "the run is cancelled already")
         turn.stop()  # who recorded it may have died before anybody was told
@@ -109,7 +98,7 @@ def _cancel_requested(turn: Turn) -> None:
         turn.end_now(RunStatus.CANCELLED)
 
 
-def _run_due(turn: Turn) -> None:
+def _run_due(turn: Turn, _event: RunDuePassed) -> None:
     run = turn.run
     if run.status.is_terminal or run.due_at is None or turn.now < run.due_at:
         turn.refuse(Verdict.STALE, "the run's deadline has not passed")
@@ -428,4 +417,11 @@ _RULES: dict[tuple[Status, type], _Rule] = {
     (Status.RUNNING, HolderLost): _lost,
     (Status.RUNNING, StepDuePassed): _due_running,
     (Status.PENDING, StepDuePassed): _due_pending,
+}
+_OTHER_RULES: dict[type, Callable[[Turn, Any], None]] = {
+    RunDispatched: _dispatched,
+    CancelRequested: _cancel_requested,
+    RunDuePassed: _run_due,
+    StepReplayed: replay,
+    DeadLetterDiscarded: discard,
 }

@@ -28,12 +28,16 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """All that a decision needs to know of one step. `fuses`: its worker may go on with it from the step before."""
+    """All that a decision needs to know of one step. `fuses`: its worker may go on with it from the step before.
+
+    `taken_by`: for each predecessor, the actions with which it leads here.
+    """
 
     name: str
     out: tuple[Edge, ...]
     actions: frozenset[str]
     predecessors: tuple[str, ...]
+    taken_by: dict[str, frozenset[str]]
     groups: dict[str, tuple[str, ...]]
     requirements: int
     trigger: Trigger
@@ -74,7 +78,13 @@ def compile_plan(schema: WorkflowSchema, rules: Rules | None = None) -> Plan:
 
     Raises `InvalidSchemaError` when a policy that the engine reads has a wrong configuration.
     """
-    steps = {name: _compile_step(schema, step) for name, step in schema.steps.items()}
+    memberships = {name: _memberships(step) for name, step in schema.steps.items()}
+    out = {name: _edges_out(step, memberships) for name, step in schema.steps.items()}
+    taken_by: dict[str, dict[str, frozenset[str]]] = {name: {} for name in schema.steps}
+    for edges in out.values():
+        for edge in edges:
+            taken_by[edge.target][edge.source] = edge.actions
+    steps = {name: _compile_step(step, out[name], taken_by[name]) for name, step in schema.steps.items()}
     return Plan(
         workflow_id=schema.workflow_id,
         version=schema.version,
@@ -87,17 +97,15 @@ def compile_plan(schema: WorkflowSchema, rules: Rules | None = None) -> Plan:
     )
 
 
-def _compile_step(schema: WorkflowSchema, step: StepSchema) -> StepPlan:
+def _compile_step(step: StepSchema, out: tuple[Edge, ...], taken_by: dict[str, frozenset[str]]) -> StepPlan:
     where = f"step {step.name!r}"
-    actions_to: dict[str, set[str]] = {}
-    for action, target in step.edges_out():
-        actions_to.setdefault(target, set()).add(action)
     grouped = {member for members in step.or_groups.values() for member in members}
     return StepPlan(
         name=step.name,
-        out=tuple(_edge(step.name, schema.steps[target], actions) for target, actions in actions_to.items()),
+        out=out,
         actions=frozenset(step.successors),
         predecessors=tuple(step.predecessors),
+        taken_by={name: taken_by[name] for name in step.predecessors},
         groups={param: tuple(members) for param, members in step.or_groups.items()},
         requirements=len(step.or_groups) + sum(name not in grouped for name in step.predecessors),
         trigger=step.trigger(),
@@ -108,9 +116,24 @@ def _compile_step(schema: WorkflowSchema, step: StepSchema) -> StepPlan:
     )
 
 
-def _edge(source: str, target: StepSchema, actions: set[str]) -> Edge:
-    groups = tuple(param for param, members in target.or_groups.items() if source in members)
-    return Edge(source, target.name, frozenset(actions), not groups, groups)
+def _memberships(step: StepSchema) -> dict[str, list[str]]:
+    """The OR groups by member."""
+    found: dict[str, list[str]] = {}
+    for param, members in step.or_groups.items():
+        for member in members:
+            found.setdefault(member, []).append(param)
+    return found
+
+
+def _edges_out(step: StepSchema, memberships: dict[str, dict[str, list[str]]]) -> tuple[Edge, ...]:
+    actions_to: dict[str, set[str]] = {}
+    for action, target in step.edges_out():
+        actions_to.setdefault(target, set()).add(action)
+    edges = []
+    for target, actions in actions_to.items():
+        groups = tuple(memberships[target].get(step.name, ()))
+        edges.append(Edge(step.name, target, frozenset(actions), not groups, groups))
+    return tuple(edges)
 
 
 def _fuses(policies: list[PolicySpec], where: str) -> bool:

@@ -34,6 +34,20 @@ MAX_SWEEP_DOUBLINGS = 4
 class Turn:
     """Reads a snapshot, gathers the changes of one event."""
 
+    __slots__ = (
+        "_doom",
+        "_edges",
+        "_followed",
+        "_opened",
+        "_queued",
+        "_stop",
+        "decision",
+        "now",
+        "plan",
+        "run",
+        "snapshot",
+    )
+
     def __init__(self, plan: Plan, snapshot: Snapshot, now: float) -> None:
         self.plan = plan
         self.snapshot = snapshot
@@ -45,12 +59,14 @@ class Turn:
         self._doom: tuple[str, StepError] | None = None
         self._edges: list[tuple[Edge, EdgeState]] = []
         self._followed = 0
+        # Steps opened less steps ended. Along a chain it is 0 in the end, and the header stays as it is.
+        self._opened = 0
 
     # ---- reading
 
     def plan_of(self, name: str) -> StepPlan:
         """The step's plan. Raises `UnknownStepError` for a row whose step the schema does not know."""
-        step = self.plan.step(name)
+        step = self.plan.steps.get(name) or self.plan.step(name)
         if step is None:
             raise UnknownStepError(
                 f"workflow {self.plan.workflow_id!r} {self.plan.version} has no step {name!r}"
@@ -59,9 +75,10 @@ class Turn:
 
     def step(self, name: str) -> StepRow | None:
         """The step's row before this turn; None without one. Raises `NotLoaded`."""
-        if name in self.snapshot.steps or self.snapshot.whole:
-            return self.snapshot.steps.get(name)
-        raise NotLoaded(steps=[name])
+        row = self.snapshot.steps.get(name)
+        if row is None and name not in self.snapshot.steps and not self.snapshot.whole:
+            raise NotLoaded(steps=[name])
+        return row
 
     def steps(self, names: Iterable[str]) -> list[StepRow]:
         """The rows of those names that have one; asks for all that are missing at once, and for what comes next."""
@@ -86,10 +103,8 @@ class Turn:
         return self.snapshot.letters
 
     def counter(self, step: StepPlan) -> JoinRow:
-        """The step's counter, to be changed; one that is never saved for a step with a single edge in."""
+        """The counter of a step with several edges in, to be changed."""
         name = step.name
-        if not step.needs_counter:
-            return JoinRow.fresh(step)
         mine = self.decision.joins.get(name)
         if mine is None:
             if name not in self.snapshot.joins and not self.snapshot.whole:
@@ -158,8 +173,8 @@ class Turn:
             row = self.change_step(row)
             row.attempt, row.failures, row.losses = row.attempt + 1, 0, 0
             row.finished_at = row.action = row.result = None
-        self.change_run().open_steps += 1
-        self.requeue(row)
+        self._opened += 1
+        self._hand_out(row)
 
     def known_row(self, name: str) -> StepRow | None:
         """The row of a step that is decided on now: there is one only where a replay has reset it. Raises `NotLoaded`."""
@@ -180,7 +195,9 @@ class Turn:
 
     def requeue(self, row: StepRow) -> None:
         """Hand out the row's current attempt."""
-        row = self.change_step(row)
+        self._hand_out(self.change_step(row))
+
+    def _hand_out(self, row: StepRow) -> None:
         row.status, row.queued_at, row.holder, row.started_at = Status.QUEUED, self.now, None, None
         row.due_at = self.queue_due(row)
         self._queued[row.name] = QueueStep(row.name, row.attempt)
@@ -225,7 +242,9 @@ class Turn:
 
         The more often it was lost, the later: whoever holds it in silence for long is offered no copies all the time.
         """
-        due = self.now + self.plan.rules.sweep_seconds * (1 << min(row.losses, MAX_SWEEP_DOUBLINGS))
+        due = self.now + self.plan.rules.sweep_seconds
+        if row.losses:
+            due = self.now + self.plan.rules.sweep_seconds * (1 << min(row.losses, MAX_SWEEP_DOUBLINGS))
         expiry = self.plan_of(row.name).expiry_seconds
         return due if expiry is None or row.queued_at is None else min(due, row.queued_at + expiry)
 
@@ -233,8 +252,9 @@ class Turn:
         """A step has ended, for good."""
         row = self.change_step(row)
         row.status, row.finished_at, row.due_at = status, self.now, None
-        self.change_run().open_steps -= 1
-        self._queued.pop(row.name, None)
+        self._opened -= 1
+        if self._queued:
+            self._queued.pop(row.name, None)
         return row
 
     def cancel(self, row: StepRow) -> None:
@@ -257,7 +277,7 @@ class Turn:
         if self._doom is not None and not self.run.is_failing:
             self._fail_run(*self._doom)
             self._work_off()
-        if not self.run.open_steps and not self.run.status.is_terminal:
+        if not self.run.open_steps + self._opened and not self.run.status.is_terminal:
             self.finish(RunStatus.FAILED if self.run.is_failing else RunStatus.SUCCEEDED)
 
     def _work_off(self) -> None:
@@ -267,7 +287,14 @@ class Turn:
     def _resolve(self, edge: Edge, state: EdgeState) -> None:
         self._followed += 1
         target = self.plan_of(edge.target)
-        if self._is_settled(target.name):
+        if self.run.is_failing and not target.trigger.is_cleanup:
+            return
+        if not target.needs_counter:  # whatever it requires, all of it came with this edge
+            failed = state is EdgeState.FAILED
+            source = edge.source if failed else None
+            if failed and target.trigger.is_cleanup:
+                self._doom_by(source, target.name)
+            self._decide_fate(target, fate(target.trigger, 0, state is EdgeState.LIVE, failed), source)
             return
         row = self.counter(target)
         if row.fired:
@@ -284,7 +311,7 @@ class Turn:
             row.fired = True
             self._decide_fate(target, decided, failed_source)
 
-    def _decide_fate(self, target: StepPlan, decided: Fate, failed_source: str | None) -> None:
+    def _decide_fate(self, target: StepPlan, decided: Fate | None, failed_source: str | None) -> None:
         if decided is Fate.READY:
             self.queue(target.name)
         elif decided is Fate.SKIPPED:
@@ -358,9 +385,12 @@ class Turn:
     def done(self) -> Decision:
         """The whole decision."""
         effects = self.decision.effects
+        if self._opened:
+            self.change_run().open_steps += self._opened
         if self._stop is not None:
             effects.insert(0, self._stop)
-        effects[:0] = self._queued.values()
+        if self._queued:
+            effects[:0] = self._queued.values()
         return self.decision
 
 

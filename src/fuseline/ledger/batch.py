@@ -10,17 +10,32 @@ from fuseline.engine import JoinRow, Plan, Snapshot, StepPlan, decide, new_run, 
 from fuseline.engine.assigning import assign
 from fuseline.engine.effects import Decision, FinishRun, QueueStep, StopHolder, StopSteps, Verdict
 from fuseline.engine.events import Event, RunDispatched
-from fuseline.engine.state import DeadLetter, LetterKey, NotLoaded, StepRow
+from fuseline.engine.state import DeadLetter, LetterKey, NotLoaded, RunRow, StepRow
 from fuseline.errors import CallerError, UnknownRunError, UnknownWorkflowError
 from fuseline.ledger.definitions import Definitions
 from fuseline.ledger.items import Dispatch, Occurrence, Outcome
 from fuseline.model.messages import StepAssignment
 from fuseline.model.status import Status
-from fuseline.storage.base import Changes, Transaction, Wanted
+from fuseline.storage.base import Changes, Key, Transaction, Wanted
 
 
 class Batch:
     """The rows of one transaction's runs, as they change from item to item."""
+
+    __slots__ = (
+        "_note_due",
+        "_plans",
+        "changed_joins",
+        "changed_letters",
+        "changed_runs",
+        "changed_steps",
+        "definitions",
+        "inputs",
+        "new_inputs",
+        "now",
+        "snapshots",
+        "tx",
+    )
 
     def __init__(
         self, definitions: Definitions, tx: Transaction, now: float, note_due: Callable[[float], None]
@@ -33,10 +48,11 @@ class Batch:
         self.snapshots: dict[str, Snapshot] = {}
         self.inputs: dict[str, dict[str, Any]] = {}
         self.new_inputs: dict[str, dict[str, Any]] = {}
-        self.changed_runs: set[str] = set()
-        self.changed_steps: set[tuple[str, str]] = set()
-        self.changed_joins: set[tuple[str, str]] = set()
+        self.changed_runs: dict[str, RunRow] = {}
+        self.changed_steps: dict[Key, StepRow] = {}
+        self.changed_joins: dict[Key, JoinRow] = {}
         self.changed_letters: dict[tuple[str, LetterKey], DeadLetter] = {}
+        self._plans: dict[tuple[str, str], Plan] = {}
 
     def run(self, items: Sequence[Dispatch | Occurrence]) -> list[Outcome]:
         self._preload(items)
@@ -65,7 +81,7 @@ class Batch:
         if run is None:
             return None
         self.snapshots = {i: Snapshot(run)}
-        plan = self.definitions.plan_within(self.tx, (run.workflow_id, run.version))
+        plan = self._plan(run.workflow_id, run.version)
         effect = QueueStep(name, attempt)
         if plan.step(name) is None:
             return None
@@ -75,32 +91,45 @@ class Batch:
     # ---- deciding
 
     def _preload(self, items: Sequence[Dispatch | Occurrence]) -> None:
-        want = Wanted(runs={item.instance_id for item in items})
-        found = self.tx.load(want)
-        self.snapshots = {i: Snapshot(run) for i, run in found.runs.items()}
-        more = Wanted()
+        found = self.tx.load(Wanted({item.instance_id for item in items}))
+        self.snapshots = snapshots = {i: Snapshot(run) for i, run in found.runs.items()}
+        want_steps: set[Key] = set()
+        want_joins: set[Key] = set()
         for item in items:
-            snapshot = self.snapshots.get(item.instance_id)
+            i = item.instance_id
+            snapshot = snapshots.get(i)
             if snapshot is None or isinstance(item, Dispatch):
                 continue
             try:
-                plan = self.definitions.plan_within(self.tx, (snapshot.run.workflow_id, snapshot.run.version))
+                plan = self._plan(snapshot.run.workflow_id, snapshot.run.version)
             except UnknownWorkflowError:
                 continue  # `_decide` meets it again and says so in the item's outcome
             steps, joins = wanted(plan, item.event)
-            more.steps.update((item.instance_id, name) for name in steps)
-            more.joins.update((item.instance_id, name) for name in joins)
-        self._load(more)
+            for name in steps:
+                want_steps.add((i, name))
+            for name in joins:
+                want_joins.add((i, name))
+        if want_steps or want_joins:
+            self._load(Wanted(steps=want_steps, joins=want_joins))
+
+    def _plan(self, workflow_id: str, version: str) -> Plan:
+        """Looked up once in a batch. Raises `UnknownWorkflowError`."""
+        key = workflow_id, version
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self.definitions.plan_within(self.tx, key)
+        return plan
 
     def _load(self, want: Wanted) -> None:
         """Add rows to the snapshots; what this batch changed already stays as it is."""
-        if not want:
-            return
         found = self.tx.load(want)
-        for i, name in want.steps:
-            self.snapshots[i].steps.setdefault(name, found.steps.get((i, name)))
-        for i, name in want.joins:
-            self.snapshots[i].joins.setdefault(name, found.joins.get((i, name)))
+        snapshots = self.snapshots
+        for key in want.steps:
+            snapshots[key[0]].steps.setdefault(key[1], found.steps.get(key))
+        for key in want.joins:
+            snapshots[key[0]].joins.setdefault(key[1], found.joins.get(key))
+        if want.inputs:
+            self.inputs.update(found.inputs)
         if want.whole:
             for (i, name), step in found.steps.items():
                 if self.snapshots[i].steps.get(name) is None:
@@ -113,7 +142,6 @@ class Batch:
         for i in want.letters:
             mine = {key: letter for (of, key), letter in self.changed_letters.items() if of == i}
             self.snapshots[i].letters = found.letters.get(i, {}) | mine
-        self.inputs.update(found.inputs)
 
     def _decide(self, item: Dispatch | Occurrence) -> tuple[Outcome, Decision | None]:
         outcome = Outcome(item.instance_id, Verdict.UNKNOWN)
@@ -134,7 +162,7 @@ class Batch:
     def _resolve(self, item: Dispatch | Occurrence) -> tuple[Plan, Snapshot, Event]:
         snapshot = self.snapshots.get(item.instance_id)
         if isinstance(item, Dispatch):
-            plan = self.definitions.plan_within(self.tx, (item.workflow_id, item.version))
+            plan = self._plan(item.workflow_id, item.version)
             if snapshot is None:
                 snapshot = Snapshot(new_run(plan, item.instance_id, self.now), whole=True)
                 self.snapshots[item.instance_id] = snapshot
@@ -146,7 +174,7 @@ class Batch:
             where = "" if item.workflow_id is None else f" of workflow {item.workflow_id!r}"
             raise UnknownRunError(f"no run {item.instance_id!r}{where} is known")
         run = snapshot.run
-        return self.definitions.plan_within(self.tx, (run.workflow_id, run.version)), snapshot, item.event
+        return self._plan(run.workflow_id, run.version), snapshot, item.event
 
     def _decide_loading(self, plan: Plan, snapshot: Snapshot, event: Event) -> Decision:
         i = snapshot.run.instance_id
@@ -166,15 +194,15 @@ class Batch:
     def _merge(self, snapshot: Snapshot, decision: Decision) -> None:
         i = snapshot.run.instance_id
         if decision.run is not None:
-            snapshot.run = decision.run
-            self.changed_runs.add(i)
-        snapshot.steps.update(decision.steps)
-        snapshot.joins.update(decision.joins)
-        if snapshot.letters is not None:
-            snapshot.letters.update(decision.letters)
-        self.changed_letters.update(((i, key), letter) for key, letter in decision.letters.items())
-        self.changed_steps.update((i, name) for name in decision.steps)
-        self.changed_joins.update((i, name) for name in decision.joins)
+            snapshot.run = self.changed_runs[i] = decision.run
+        for name, row in decision.steps.items():
+            snapshot.steps[name] = self.changed_steps[i, name] = row
+        for name, join in decision.joins.items():
+            snapshot.joins[name] = self.changed_joins[i, name] = join
+        for key, letter in decision.letters.items():
+            self.changed_letters[i, key] = letter
+            if snapshot.letters is not None:
+                snapshot.letters[key] = letter
 
     # ---- handing out
 
@@ -186,15 +214,15 @@ class Batch:
                     row = self.snapshots[outcome.instance_id].steps.get(effect.step)
                     # A later event of the same batch may have ended it before it went out.
                     if row is not None and row.status is Status.QUEUED and row.attempt == effect.attempt:
-                        plan = self.definitions.plan_within(self.tx, (outcome.workflow_id, outcome.version))
-                        queued.append((outcome, plan, effect))
+                        queued.append((outcome, self._plan(outcome.workflow_id, outcome.version), effect))
                 elif isinstance(effect, StopSteps):
                     outcome.stop = effect
                 elif isinstance(effect, StopHolder):
                     outcome.stop_holders.append(effect)
                 elif isinstance(effect, FinishRun):
                     outcome.finished = effect.status
-        self._load_payloads(queued)
+        if queued:
+            self._load_payloads(queued)
         for outcome, plan, effect in queued:
             outcome.assignments.append(self._assignment(outcome.instance_id, plan, effect))
             step = plan.step(effect.step)
@@ -204,34 +232,38 @@ class Batch:
                 outcome.offered_again.add(effect.step)
 
     def _load_payloads(self, queued: list[tuple[Outcome, Plan, QueueStep]]) -> None:
-        want = Wanted()
+        want_inputs: set[str] = set()
+        want_steps: set[Key] = set()
+        want_joins: set[Key] = set()
         for outcome, plan, effect in queued:
             i = outcome.instance_id
             if i not in self.inputs:
-                want.inputs.add(i)
+                want_inputs.add(i)
             step, snapshot = plan.step(effect.step), self.snapshots[i]
             if step is None or snapshot.whole:
                 continue
-            want.steps.update((i, name) for name in step.predecessors if name not in snapshot.steps)
+            for name in step.predecessors:
+                if name not in snapshot.steps:
+                    want_steps.add((i, name))
             if step.groups and step.needs_counter and step.name not in snapshot.joins:
-                want.joins.add((i, step.name))
-        self._load(want)
+                want_joins.add((i, step.name))
+        if want_inputs or want_steps or want_joins:
+            self._load(Wanted(steps=want_steps, joins=want_joins, inputs=want_inputs))
 
     def _assignment(self, i: str, plan: Plan, effect: QueueStep) -> StepAssignment:
         step, snapshot = plan.steps[effect.step], self.snapshots[i]
-        join = snapshot.joins.get(step.name)
-        winners = None if not step.groups or join is None else {g.winner for g in join.groups.values()}
-        grouped = set(itertools.chain.from_iterable(step.groups.values()))
-        results = {}
-        for name in step.predecessors:
+        results: dict[str, Any] = {}
+        for name, actions in step.taken_by.items():
             row = snapshot.steps.get(name)
-            if row is None or not _supplies(plan, row, step.name):
-                continue
-            if winners is not None and name in grouped and name not in winners:
-                continue
-            results[name] = row.result
+            if row is not None and row.status is Status.SUCCEEDED and row.action in actions:
+                results[name] = row.result
         payload: dict[str, Any] = {"workflow_inputs": self.inputs.get(i, {}), "results": results}
         if step.groups:
+            join = snapshot.joins.get(step.name)
+            if join is not None:
+                winners = {group.winner for group in join.groups.values()}
+                for name in set(itertools.chain.from_iterable(step.groups.values())) - winners:
+                    results.pop(name, None)
             payload["winners"] = _winners(step, join, results)
         return assign(plan, step, i, payload, self.now, attempt=effect.attempt, replays=snapshot.run.replays)
 
@@ -239,15 +271,11 @@ class Batch:
 
     def _save(self) -> None:
         changes = Changes(
-            runs=[self.snapshots[i].run for i in sorted(self.changed_runs)],
-            steps=[
-                (i, row) for i, name in sorted(self.changed_steps) if (row := self.snapshots[i].steps[name])
-            ],
-            joins=[
-                (i, join) for i, name in sorted(self.changed_joins) if (join := self.snapshots[i].joins[name])
-            ],
-            inputs=self.new_inputs,
-            letters=[(i, self.changed_letters[i, key]) for i, key in sorted(self.changed_letters)],
+            [self.changed_runs[i] for i in sorted(self.changed_runs)],
+            [(key[0], self.changed_steps[key]) for key in sorted(self.changed_steps)],
+            [(key[0], self.changed_joins[key]) for key in sorted(self.changed_joins)],
+            self.new_inputs,
+            [(key[0], self.changed_letters[key]) for key in sorted(self.changed_letters)],
         )
         if not changes:
             return
@@ -263,11 +291,3 @@ def _winners(step: StepPlan, join: JoinRow | None, results: dict[str, Any]) -> d
     if join is None:  # a single edge leads here
         return {param: name for param, names in step.groups.items() for name in names if name in results}
     return {param: group.winner for param, group in join.groups.items() if group.winner is not None}
-
-
-def _supplies(plan: Plan, source: StepRow, target: str) -> bool:
-    """True when the edge from `source` to `target` is live and carries a value."""
-    if source.status is not Status.SUCCEEDED:
-        return False
-    step = plan.step(source.name)
-    return step is not None and any(e.target == target and source.action in e.actions for e in step.out)

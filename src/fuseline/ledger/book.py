@@ -63,7 +63,7 @@ class Ledger:
         """
         with self.storage.transaction() as tx:
             outcomes = self._batch(tx).run(items)
-        self.counts.update(outcome.verdict for outcome in outcomes)
+        self._count(outcomes)
         return outcomes
 
     def apply_due(self, limit: int = 500, renewals: Renewals = _no_renewals) -> list[Outcome]:
@@ -77,7 +77,7 @@ class Ledger:
                 for due in tx.take_due(self.clock.now(), limit)
             ]
             outcomes = self._batch(tx).run(items) if items else []
-        self.counts.update(outcome.verdict for outcome in outcomes)
+        self._count(outcomes)
         return outcomes
 
     def offer_again(self, attempts: Iterable[tuple[str, str, int]]) -> list[Outcome]:
@@ -98,6 +98,10 @@ class Ledger:
 
     def _batch(self, tx: Transaction) -> Batch:
         return Batch(self._definitions, tx, self.clock.now(), self._note_due)
+
+    def _count(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            self.counts[outcome.verdict] += 1
 
     def _note_due(self, due_at: float) -> None:
         self.earliest_due = due_at if self.earliest_due is None else min(self.earliest_due, due_at)

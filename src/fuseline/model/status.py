@@ -6,7 +6,13 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """State of one step in one run."""
+    """State of one step in one run. `is_terminal`: the step will not change any more."""
+
+    __hash__ = (
+        str.__hash__
+    )  # the one of enumerations is written in Python, and every event pays it several times
+
+    is_terminal: bool
 
     PENDING = "PENDING"
     QUEUED = "QUEUED"
@@ -16,27 +22,26 @@ class Status(StrEnum):
     CANCELLED = "CANCELLED"
     SKIPPED = "SKIPPED"
 
-    @property
-    def is_terminal(self) -> bool:
-        """True when the step will not change any more."""
-        return self in TERMINAL_STEPS
 
-
-TERMINAL_STEPS = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.SKIPPED})
+for _status in Status:
+    _status.is_terminal = _status.value in ("SUCCEEDED", "FAILED", "CANCELLED", "SKIPPED")
 
 
 class RunStatus(StrEnum):
-    """State of one run."""
+    """State of one run. `is_terminal`: it will not change any more, unless an operator replays one of its dead letters."""
+
+    __hash__ = str.__hash__
+
+    is_terminal: bool
 
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
-    @property
-    def is_terminal(self) -> bool:
-        """True when the run will not change any more, unless an operator replays one of its dead letters."""
-        return self is not RunStatus.RUNNING
+
+for _run_status in RunStatus:
+    _run_status.is_terminal = _run_status is not RunStatus.RUNNING
 
 
 class DeadLetterState(StrEnum):
@@ -59,14 +64,18 @@ class DeadLetterReason(StrEnum):
 
 
 class Trigger(StrEnum):
-    """When a step with several requirements starts (`TriggerPolicy`)."""
+    """When a step with several requirements starts (`TriggerPolicy`).
+
+    `is_cleanup`: the rules whose steps still start in a failing run.
+    """
+
+    is_cleanup: bool
 
     ALL_SUCCESS = "all_success"
     ALL_DONE = "all_done"
     ONE_SUCCESS = "one_success"
     ONE_FAILED = "one_failed"
 
-    @property
-    def is_cleanup(self) -> bool:
-        """True for the rules whose steps still start in a failing run."""
-        return self in (Trigger.ALL_DONE, Trigger.ONE_FAILED)
+
+for _trigger in Trigger:
+    _trigger.is_cleanup = _trigger in (Trigger.ALL_DONE, Trigger.ONE_FAILED)

@@ -6,7 +6,8 @@ import heapq
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
 from typing import Any
 
 from fuseline.engine.state import DeadLetter, JoinRow, LetterKey, RunRow, StepRow
@@ -36,12 +37,8 @@ class MemoryRuntimeStorage(RuntimeStorage):
             tuple[float, str, str]
         ] = []  # (due_at, instance_id, step or ""), some of them out of date
 
-    @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        with self._open():
-            unit = _MemoryTransaction(self)
-            yield unit
-            unit.commit()
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        return _MemoryTransaction(self)
 
     @contextmanager
     def _open(self) -> Iterator[None]:
@@ -202,7 +199,24 @@ class _MemoryTransaction(Transaction):
         self._schemas: dict[tuple[str, str], StoredSchema] = {}
         self._workers: dict[str, WorkerView | None] = {}
 
-    def commit(self) -> None:
+    # Written out, as every event pays for it: a generator of `contextmanager` takes several times as long.
+    def __enter__(self) -> Transaction:
+        self._storage._lock.acquire()
+        if self._storage._closed:
+            self._storage._lock.release()
+            raise StorageUnavailableError("the storage is closed")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._commit()
+        finally:
+            self._storage._lock.release()
+
+    def _commit(self) -> None:
         for changes in self._changes:
             self._storage._write(changes)
         self._storage._schemas.update(self._schemas)
@@ -214,18 +228,24 @@ class _MemoryTransaction(Transaction):
 
     def load(self, wanted: Wanted) -> Loaded:
         s, found = self._storage, Loaded()
-        found.runs = {i: s._runs[i] for i in wanted.runs if i in s._runs}
-        for i, name in wanted.steps:
-            if (step := s._steps.get(i, {}).get(name)) is not None:
-                found.steps[i, name] = step
-        for i, name in wanted.joins:
-            if (join := s._joins.get(i, {}).get(name)) is not None:
-                found.joins[i, name] = join
+        for i in wanted.runs:
+            if (run := s._runs.get(i)) is not None:
+                found.runs[i] = run
+        for key in wanted.steps:
+            if (steps := s._steps.get(key[0])) is not None and (step := steps.get(key[1])) is not None:
+                found.steps[key] = step
+        for key in wanted.joins:
+            if (joins := s._joins.get(key[0])) is not None and (join := joins.get(key[1])) is not None:
+                found.joins[key] = join
         for i in wanted.whole:
             found.steps.update(((i, name), row) for name, row in s._steps.get(i, {}).items())
             found.joins.update(((i, name), row) for name, row in s._joins.get(i, {}).items())
-        found.inputs = {i: s._inputs[i] for i in wanted.inputs if i in s._inputs}
-        found.letters = {i: dict(s._letters[i]) for i in wanted.letters if i in s._letters}
+        for i in wanted.inputs:
+            if (inputs := s._inputs.get(i)) is not None:
+                found.inputs[i] = inputs
+        for i in wanted.letters:
+            if i in s._letters:
+                found.letters[i] = dict(s._letters[i])
         return found
 
     def save(self, changes: Changes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +24,12 @@ class Wanted:
     `steps` as well, for those who share a run with `take_queued`, which locks no run.
     """
 
-    runs: set[str] = field(default_factory=set)
-    steps: set[Key] = field(default_factory=set)
-    joins: set[Key] = field(default_factory=set)
-    whole: set[str] = field(default_factory=set)
-    inputs: set[str] = field(default_factory=set)
-    letters: set[str] = field(default_factory=set)
+    runs: AbstractSet[str] = frozenset()
+    steps: AbstractSet[Key] = frozenset()
+    joins: AbstractSet[Key] = frozenset()
+    whole: AbstractSet[str] = frozenset()
+    inputs: AbstractSet[str] = frozenset()
+    letters: AbstractSet[str] = frozenset()
     lock_steps: bool = False
 
     def __bool__(self) -> bool:
