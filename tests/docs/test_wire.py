@@ -30,7 +30,7 @@ from fuseline.amqp.topology import Topology, encode_part
 from fuseline.amqp.wire import Claim, Command, ControlNotice, Heartbeat, Reply
 from fuseline.broker.amqp import AmqpBroker
 from fuseline.clock import ManualClock
-from fuseline.coordinator.commands import CheckArgs, Commands, DispatchArgs, RegisterArgs
+from fuseline.coordinator.commands import CheckArgs, Commands, DispatchArgs, DispatchManyArgs, RegisterArgs
 from fuseline.engine import Rules
 from fuseline.ledger import Ledger
 from fuseline.model.messages import Cause, FailureDecision, StepAssignment, StepReport
@@ -60,6 +60,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "register": Command,
     "check": Command,
     "dispatch": Command,
+    "dispatch-many": Command,
     "reply": Reply,
     "reply-error": Reply,
 }
@@ -67,6 +68,7 @@ ARGUMENTS: dict[str, type[BaseModel]] = {
     "register": RegisterArgs,
     "check": CheckArgs,
     "dispatch": DispatchArgs,
+    "dispatch-many": DispatchManyArgs,
 }
 GREETINGS = WorkflowSchema(**EXAMPLES["register"]["args"]["workflows"][0])
 
@@ -96,13 +98,18 @@ def test_an_assignment_shows_every_field() -> None:
 
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_the_arguments_of_a_command_are_such_as_the_coordinator_takes(name: str) -> None:
-    assert EXAMPLES[name]["name"] == name
+    assert EXAMPLES[name]["name"] == name.replace("-", "_")
     ARGUMENTS[name].model_validate(EXAMPLES[name]["args"])
 
 
 def test_every_command_is_mentioned() -> None:
     storage, clock = MemoryRuntimeStorage(), ManualClock()
-    known = Commands(Ledger(storage, clock), storage, clock).names | {"register", "dispatch", "cancel"}
+    known = Commands(Ledger(storage, clock), storage, clock).names | {
+        "register",
+        "dispatch",
+        "dispatch_many",
+        "cancel",
+    }
     assert {name for name in known if f"`{name}`" not in PROSE} == set()
 
 

@@ -132,11 +132,17 @@ class BackgroundLink:
         self, exchange: str, key: str, body: bytes, properties: Properties, *, deadline_seconds: float
     ) -> Delivery:
         """Send a request and return its answer."""
+        return self.begin_rpc(exchange, key, body, properties, deadline_seconds=deadline_seconds)()
+
+    def begin_rpc(
+        self, exchange: str, key: str, body: bytes, properties: Properties, *, deadline_seconds: float
+    ) -> Callable[[], Delivery]:
+        """Send a request without waiting; what is returned waits for its answer and returns it, or raises."""
 
         def begin(link: Link, done: Callable[[Delivery | FuselineError], None]) -> None:
             link.rpc(exchange, key, body, properties, on_reply=done, deadline_seconds=deadline_seconds)
 
-        return self._call(begin, deadline_seconds)
+        return self._begin(begin, deadline_seconds)
 
     def get(self, queue: str, *, deadline_seconds: float) -> Delivery | None:
         """Take one message, or None when there is none."""
@@ -281,6 +287,13 @@ class BackgroundLink:
         begin: Callable[[Link, Callable[[Result | FuselineError], None]], None],
         deadline_seconds: float,
     ) -> Result:
+        return self._begin(begin, deadline_seconds)()
+
+    def _begin(
+        self,
+        begin: Callable[[Link, Callable[[Result | FuselineError], None]], None],
+        deadline_seconds: float,
+    ) -> Callable[[], Result]:
         future: Future[Result | FuselineError] = Future()
         running = self._started()
         if running.thread is threading.current_thread():
@@ -296,13 +309,17 @@ class BackgroundLink:
                 raise BrokerUnavailableError("the link's thread ended")
             running.waiting.add(future)
         running.link.call_soon_threadsafe(lambda: begin(running.link, done))
-        try:
-            outcome = future.result(deadline_seconds + _GRACE_SECONDS)
-        except FutureTimeoutError:
-            raise DeadlineExceededError("the link's thread does not answer") from None
-        if isinstance(outcome, FuselineError):
-            raise outcome
-        return outcome
+
+        def result() -> Result:
+            try:
+                outcome = future.result(deadline_seconds + _GRACE_SECONDS)
+            except FutureTimeoutError:
+                raise DeadlineExceededError("the link's thread does not answer") from None
+            if isinstance(outcome, FuselineError):
+                raise outcome
+            return outcome
+
+        return result
 
 
 _alive: weakref.WeakSet[BackgroundLink] = weakref.WeakSet()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from fuseline.bench.failing import BenchFailedError
@@ -15,7 +14,6 @@ from fuseline.broker.base import Broker
 from fuseline.model import RunStatus, WorkflowSchema
 from fuseline.storage.base import RuntimeStorage
 
-DISPATCHERS: Final = 64
 PAUSE_SECONDS: Final = 0.05
 """Between runs that are done one after the other, so that each meets a system that rests."""
 _LOOK_SECONDS: Final = (0.005, 0.05)
@@ -23,7 +21,7 @@ FOLLOW_SECONDS: Final = 600.0
 
 
 class Driver:
-    """Dispatches through `broker`, at most `dispatchers` calls at once, and looks into `storage` for the ends.
+    """Dispatches through `broker`, with one call all runs of a workflow, and looks into `storage` for the ends.
 
     The end of a run is the time that its row says, not the time when somebody looked: looking often would be a load of
     its own. `check` is called while it waits, and raises when there is no point in waiting.
@@ -34,13 +32,11 @@ class Driver:
         broker: Broker,
         storage: RuntimeStorage,
         *,
-        dispatchers: int = DISPATCHERS,
         check: Callable[[], None] = lambda: None,
         follow_seconds: float = FOLLOW_SECONDS,
     ) -> None:
         self._broker = broker
         self._storage = storage
-        self._dispatchers = dispatchers
         self._check = check
         self._follow_seconds = follow_seconds
 
@@ -51,11 +47,7 @@ class Driver:
 
     def _all_at_once(self, work: Work, schemas: Sequence[WorkflowSchema]) -> Timing:
         began = time.time()
-        if self._dispatchers == 1:
-            ids = [self._dispatch(work, schemas, run) for run in range(work.runs)]
-        else:
-            with ThreadPoolExecutor(self._dispatchers) as pool:
-                ids = list(pool.map(lambda run: self._dispatch(work, schemas, run), range(work.runs)))
+        ids = [one for turn in range(len(schemas)) for one in self._dispatch_many(work, schemas, turn)]
         dispatched = time.time()
         for instance_id in ids[-1:] + ids[:1]:
             self._follow(instance_id)
@@ -75,6 +67,10 @@ class Driver:
     def _dispatch(self, work: Work, schemas: Sequence[WorkflowSchema], run: int) -> str:
         schema = schemas[run % len(schemas)]
         return self._broker.dispatch_workflow(schema, inputs(work, run, PAYLOAD))
+
+    def _dispatch_many(self, work: Work, schemas: Sequence[WorkflowSchema], turn: int) -> list[str]:
+        every = range(turn, work.runs, len(schemas))
+        return self._broker.dispatch_many(schemas[turn], [inputs(work, run, PAYLOAD) for run in every])
 
     def _follow(self, instance_id: str) -> None:
         def ended() -> bool:

@@ -43,7 +43,7 @@ def run_embedded(parent: Parent) -> None:
 
         thread = threading.Thread(target=work, name="fuseline bench worker")
         thread.start()
-        driver = Driver(broker, storage, dispatchers=1, check=check)
+        driver = Driver(broker, storage, check=check)
         try:
             parent.ready()
             profiled(lambda: _answer(parent, driver, storage), job.get("profile"))

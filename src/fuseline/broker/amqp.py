@@ -16,24 +16,22 @@ from fuseline.amqp import codec
 from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.sync import BackgroundLink
 from fuseline.amqp.topology import REPLY_TO, Topology
-from fuseline.amqp.wire import Command, ControlKind, ControlNotice, Heartbeat, Reply, read
+from fuseline.amqp.wire import ControlKind, ControlNotice, Heartbeat, read
+from fuseline.broker.asking import Asking
 from fuseline.broker.base import Broker
+from fuseline.broker.dispatching import checked_inputs, runs_at_once
 from fuseline.broker.holding import Held, Holdings
 from fuseline.broker.ready import Fence
 from fuseline.clock import Clock, SystemClock
 from fuseline.errors import (
-    BrokerUnavailableError,
     DeadlineExceededError,
-    InvalidInputsError,
     InvalidMessageError,
     MessageTooLargeError,
     StaleReportError,
     TopologyError,
     UnknownRunError,
     UnknownWorkflowError,
-    UnroutableError,
 )
-from fuseline.model.inputs import validate_inputs
 from fuseline.model.messages import StepAssignment, StepReport
 from fuseline.model.schema import WorkflowSchema
 from fuseline.model.status import DeadLetterReason, DeadLetterState, RunStatus
@@ -78,6 +76,13 @@ class AmqpBroker(Broker):
         self._link = BackgroundLink(
             url, name=f"fuseline client {os.getpid()}", clock=self._clock, on_notice=self._noticed
         )
+        self._asking = Asking(
+            self._link,
+            self.topology,
+            self._clock,
+            call_seconds=call_seconds,
+            max_message_bytes=max_message_bytes,
+        )
         self._holdings = Holdings(self._link, self.topology, self._clock, claim_after_seconds)
         self._lock = threading.Lock()
         self._defined: dict[tuple[str, str], WorkflowSchema] = {}
@@ -101,7 +106,7 @@ class AmqpBroker(Broker):
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
-        self._ask("register", args, self.topology.worker_commands_exchange)
+        self._asking.ask("register", args, self.topology.worker_commands_exchange)
 
     def get_step(self, worker_id: str) -> StepAssignment | None:
         """See `Broker`."""
@@ -198,7 +203,7 @@ class AmqpBroker(Broker):
             "attempt": what.attempt,
             "worker_id": worker_id,
         }
-        answer: dict[str, Any] = self._ask("check", args, self.topology.worker_commands_exchange)
+        answer: dict[str, Any] = self._asking.ask("check", args, self.topology.worker_commands_exchange)
         return answer
 
     def keep_alive(self, worker_id: str, *, holds: Iterable[Fence] | None = None) -> None:
@@ -249,30 +254,49 @@ class AmqpBroker(Broker):
         instance_id: str | None = None,
     ) -> str:
         """See `Broker`. With `instance_id` the call can be repeated: twice the same id is one run."""
-        args: dict[str, Any] = {
-            "workflow_id": workflow.workflow_id,
-            "version": workflow.version,
+        args = {
             "instance_id": instance_id or self._clock.new_id(),
-            "inputs": _checked_inputs(workflow, inputs or {}),
+            "inputs": checked_inputs(workflow, inputs or {}),
         }
+        return str(self._dispatch(workflow, "dispatch", [args])[0]["instance_id"])
+
+    def dispatch_many(
+        self,
+        workflow: WorkflowSchema,
+        inputs: Sequence[dict[str, Any] | None],
+        *,
+        instance_ids: Sequence[str] | None = None,
+    ) -> list[str]:
+        """See `Broker`. All inputs are checked before the first run is dispatched, and a few commands carry all of them.
+
+        With `instance_ids`, one for each, the call can be repeated: twice the same id is one run.
+        """
+        ids = [self._clock.new_id() for _ in inputs] if instance_ids is None else list(instance_ids)
+        parts = [{"runs": runs} for runs in runs_at_once(workflow, inputs, ids)]
+        if parts:
+            self._dispatch(workflow, "dispatch_many", parts)
+        return ids
+
+    def _dispatch(self, workflow: WorkflowSchema, command: str, each: list[dict[str, Any]]) -> list[Any]:
+        """Ask for it, with the definition when the coordinator may not have it."""
+        version = {"workflow_id": workflow.workflow_id, "version": workflow.version}
+        commands = [version | args for args in each]
         with self._lock:
             known = self._defined.get(workflow.key) == workflow
         if known:
             try:
-                return self._dispatch(args)
+                return self._asking.ask_all(command, commands)
             except UnknownWorkflowError:
                 pass  # the coordinator has another database than before
-        run_id = self._dispatch({**args, "definition": workflow.model_dump(mode="json")})
+        commands[0]["definition"] = workflow.model_dump(mode="json")
+        answers = self._asking.ask_all(command, commands, first_alone=True)
         with self._lock:
             self._defined[workflow.key] = workflow
-        return run_id
-
-    def _dispatch(self, args: dict[str, Any]) -> str:
-        return str(self._ask("dispatch", args)["instance_id"])
+        return answers
 
     def get_run(self, instance_id: str) -> RunView:
         """See `Broker`."""
-        return RunView(**self._ask("get_run", {"instance_id": instance_id}))
+        return RunView(**self._asking.ask("get_run", {"instance_id": instance_id}))
 
     def list_runs(
         self,
@@ -284,11 +308,11 @@ class AmqpBroker(Broker):
     ) -> list[RunSummary]:
         """See `Broker`."""
         args = {"workflow_id": workflow_id, "state": state, "limit": limit, "before": before}
-        return [RunSummary(**run) for run in self._ask("list_runs", args)]
+        return [RunSummary(**run) for run in self._asking.ask("list_runs", args)]
 
     def cancel_run(self, instance_id: str) -> None:
         """See `Broker`."""
-        replays = self._ask("cancel", {"instance_id": instance_id}).get("replays", 0)
+        replays = self._asking.ask("cancel", {"instance_id": instance_id}).get("replays", 0)
         # A notice comes only to who sends keep-alives; what this broker holds or takes of the run is known to be over.
         notice = ControlNotice(kind=ControlKind.STOP, instance_id=instance_id, replays=replays)
         for delivery in self._holdings.lose(notice):
@@ -313,35 +337,37 @@ class AmqpBroker(Broker):
             "limit": limit,
             "before": before,
         }
-        return [DeadLetterView(**letter) for letter in self._ask("list_dead_letters", args)]
+        return [DeadLetterView(**letter) for letter in self._asking.ask("list_dead_letters", args)]
 
     def get_dead_letter(self, letter_id: str) -> DeadLetterDetail:
         """See `Broker`."""
-        return DeadLetterDetail(**self._ask("get_dead_letter", {"letter_id": letter_id}))
+        return DeadLetterDetail(**self._asking.ask("get_dead_letter", {"letter_id": letter_id}))
 
     def replay_dead_letter(self, letter_id: str) -> ReplayView:
         """See `Broker`."""
-        return ReplayView(**self._ask("replay_dead_letter", {"letter_id": letter_id}))
+        return ReplayView(**self._asking.ask("replay_dead_letter", {"letter_id": letter_id}))
 
     def discard_dead_letter(self, letter_id: str) -> DeadLetterView:
         """See `Broker`."""
-        return DeadLetterView(**self._ask("discard_dead_letter", {"letter_id": letter_id}))
+        return DeadLetterView(**self._asking.ask("discard_dead_letter", {"letter_id": letter_id}))
 
     def list_workers(self) -> list[WorkerView]:
         """See `Broker`."""
-        return [WorkerView(**worker) for worker in self._ask("list_workers", {})]
+        return [WorkerView(**worker) for worker in self._asking.ask("list_workers", {})]
 
     def list_workflows(self) -> list[WorkflowView]:
         """See `Broker`."""
-        return [WorkflowView(**workflow) for workflow in self._ask("list_workflows", {})]
+        return [WorkflowView(**workflow) for workflow in self._asking.ask("list_workflows", {})]
 
     def get_workflow(self, workflow_id: str, version: str | None = None) -> WorkflowSchema:
         """See `Broker`."""
-        return WorkflowSchema(**self._ask("get_workflow", {"workflow_id": workflow_id, "version": version}))
+        return WorkflowSchema(
+            **self._asking.ask("get_workflow", {"workflow_id": workflow_id, "version": version})
+        )
 
     def status(self) -> Mapping[str, Any]:
         """See `Broker`."""
-        answer: dict[str, Any] = self._ask("status", {})
+        answer: dict[str, Any] = self._asking.ask("status", {})
         return answer
 
     def wait(self, instance_id: str, timeout: float | None = None) -> RunView:
@@ -349,7 +375,7 @@ class AmqpBroker(Broker):
         start = self._clock.monotonic()
         pause = 0.01
         while True:
-            state = RunStatus(self._ask("get_run_state", {"instance_id": instance_id})["state"])
+            state = RunStatus(self._asking.ask("get_run_state", {"instance_id": instance_id})["state"])
             if state.is_terminal:
                 return self.get_run(instance_id)
             left = None if timeout is None else start + timeout - self._clock.monotonic()
@@ -362,42 +388,3 @@ class AmqpBroker(Broker):
         """Disconnect; what workers of this broker still held goes back to its queue."""
         self._holdings.close()
         self._link.close()
-
-    # ---- asking a coordinator
-
-    def _ask(self, name: str, args: dict[str, Any], exchange: str | None = None) -> Any:
-        body = codec.encode(Command(name=name, args=args))
-        if len(body) > self._max_message_bytes:
-            raise MessageTooLargeError(
-                f"the {name} command has {len(body)} bytes, over {self._max_message_bytes}"
-            )
-        properties = codec.properties(
-            codec.COMMAND, message_id=self._clock.new_id(), timestamp=self._clock.now()
-        )
-        try:
-            answer = self._link.rpc(
-                exchange or self.topology.commands_exchange,
-                "",
-                body,
-                properties,
-                deadline_seconds=self._call_seconds,
-            )
-        except UnroutableError as error:
-            raise BrokerUnavailableError(
-                f"RabbitMQ has no {self.topology.commands_queue!r} queue: start a coordinator "
-                f"(`fuseline coordinator`), or apply the topology (`fuseline topology apply`)"
-            ) from error
-        except DeadlineExceededError as error:
-            raise DeadlineExceededError(
-                f"no coordinator answered {name!r} within {self._call_seconds:g} s: is one running?"
-            ) from error
-        return read(Reply, answer.body).value()
-
-
-def _checked_inputs(workflow: WorkflowSchema, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs as JSON has them. Raises `InvalidInputsError` naming the place of what does not fit."""
-    try:
-        plain: dict[str, Any] = codec.decode(codec.encode(inputs))
-    except InvalidMessageError as error:
-        raise InvalidInputsError(f"inputs of workflow {workflow.workflow_id!r}: {error}") from error
-    return validate_inputs(workflow, plain)

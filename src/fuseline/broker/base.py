@@ -6,7 +6,7 @@ Whoever dispatches, executes or watches runs talks to a `Broker` and cannot tell
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from fuseline.errors import UnsupportedError
@@ -70,6 +70,14 @@ class Broker(ABC):
         """Say that the worker lives: carries on the leases of what it holds. Raises `UnknownWorkerError`."""
 
     # ---- what brokers of ours offer besides
+
+    def dispatch_many(self, workflow: WorkflowSchema, inputs: Sequence[dict[str, Any] | None]) -> list[str]:
+        """Begin a run of `workflow` for each of the inputs; returns their instance ids, in the same order.
+
+        Unless overridden, `dispatch_workflow` for one after the other, which raises as that does: the runs before the one
+        that is wrong are dispatched then.
+        """
+        return [self.dispatch_workflow(workflow, one) for one in inputs]
 
     def get_run(self, instance_id: str) -> RunView:
         """The run with its steps. Raises `UnknownRunError`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,9 +27,33 @@ log = logging.getLogger(__name__)
 class _Ready:
     """A command that is checked and waits for its transaction."""
 
-    item: Item
+    items: list[Item]
     delivery: Delivery
     ticket: Ticket
+
+
+@dataclass(slots=True)
+class _Together:
+    """Commands of one transaction: a ticket for each item, as one command may ask for many."""
+
+    items: list[Item] = field(default_factory=list)
+    tickets: list[Ticket] = field(default_factory=list)
+    commands: list[tuple[Delivery, Ticket]] = field(default_factory=list)
+
+    def add(self, one: _Ready) -> None:
+        self.items += one.items
+        self.tickets += [one.ticket] * len(one.items)
+        self.commands.append((one.delivery, one.ticket))
+
+
+@dataclass(slots=True)
+class _Many:
+    """Dispatches that one command asked for, of which `left` have no outcome yet."""
+
+    delivery: Delivery
+    left: int
+    runs: int
+    error: FuselineError | None = None
 
 
 class Answering:
@@ -64,15 +88,15 @@ class Answering:
         Each may ask storage for itself, so that many of them must not follow each other for as long as storage is slow.
         """
         if self._kept:
-            self._answer_kept(is_enough)
+            self._answer_kept(limit, is_enough)
             return True
         deliveries = intake.peek(limit)
         if not deliveries:
             return False
         ticket = intake.settler.open(deliveries)
-        ready: list[_Ready] = []
+        ready = _Together()
         answered = 0
-        while answered < len(deliveries) and not (answered and is_enough()):
+        while answered < len(deliveries) and not (answered and (is_enough() or len(ready.items) >= limit)):
             self._answer_one(deliveries[answered], ticket, ready)
             answered += 1
         ticket.last = deliveries[answered - 1]
@@ -81,11 +105,11 @@ class Answering:
         ticket.done()
         return True
 
-    def _answer_kept(self, is_enough: Callable[[], bool]) -> None:
+    def _answer_kept(self, limit: int, is_enough: Callable[[], bool]) -> None:
         kept, self._kept = self._kept, []
-        ready: list[_Ready] = []
+        ready = _Together()
         answered = 0
-        while answered < len(kept) and not (answered and is_enough()):
+        while answered < len(kept) and not (answered and (is_enough() or len(ready.items) >= limit)):
             delivery, ticket = kept[answered]
             if not delivery.is_stale:  # that of a lost channel comes again
                 self._answer_one(delivery, ticket, ready)
@@ -95,7 +119,7 @@ class Answering:
         for _, ticket in kept[:answered]:
             ticket.done()
 
-    def _answer_one(self, delivery: Delivery, ticket: Ticket, ready: list[_Ready]) -> None:
+    def _answer_one(self, delivery: Delivery, ticket: Ticket, ready: _Together) -> None:
         try:
             command = read(Command, delivery.body)
             for_workers = delivery.exchange == self._topology.worker_commands_exchange
@@ -112,7 +136,7 @@ class Answering:
                 delivery, FuselineError(f"internal error of the coordinator: {type(error).__name__}")
             )
 
-    def _begin(self, command: Command, delivery: Delivery, ticket: Ticket, ready: list[_Ready]) -> None:
+    def _begin(self, command: Command, delivery: Delivery, ticket: Ticket, ready: _Together) -> None:
         if command.name == "register":
             worker_id, schemas = self._commands.register(command.args)
             ticket.expect()
@@ -122,27 +146,26 @@ class Answering:
         elif command.name == "dispatch":
             what, schema = self._commands.dispatch(command.args)
             item = Item(what, on_outcome=partial(self._dispatched, delivery))
-            if schema.key in self._declared:
-                ready.append(_Ready(item, delivery, ticket))
-            else:
-                ticket.expect()
-                self._declared.ensure(
-                    schema.key, partial(self._dispatch_declared, _Ready(item, delivery, ticket))
-                )
+            self._dispatch(_Ready([item], delivery, ticket), schema.key, ready)
+        elif command.name == "dispatch_many":
+            all_of_them, schema = self._commands.dispatch_many(command.args)
+            many = _Many(delivery, len(all_of_them), len(all_of_them))
+            items = [Item(one, on_outcome=partial(self._dispatched_one, many)) for one in all_of_them]
+            self._dispatch(_Ready(items, delivery, ticket), schema.key, ready)
         elif command.name == "cancel":
             answered = partial(self._answered, delivery, self._commands.cancelled)
-            ready.append(_Ready(Item(self._commands.cancel(command.args), answered), delivery, ticket))
+            ready.add(_Ready([Item(self._commands.cancel(command.args), answered)], delivery, ticket))
         elif command.name == "replay_dead_letter":
             letter_id, event = self._commands.replay(command.args, redelivered=delivery.redelivered)
             answer = partial(self._commands.replayed, letter_id)
-            ready.append(
-                _Ready(Item(event, on_outcome=partial(self._answered, delivery, answer)), delivery, ticket)
+            ready.add(
+                _Ready([Item(event, on_outcome=partial(self._answered, delivery, answer))], delivery, ticket)
             )
         elif command.name == "discard_dead_letter":
             letter_id, event = self._commands.discard(command.args)
             answer = partial(self._commands.discarded, letter_id)
-            ready.append(
-                _Ready(Item(event, on_outcome=partial(self._answered, delivery, answer)), delivery, ticket)
+            ready.add(
+                _Ready([Item(event, on_outcome=partial(self._answered, delivery, answer))], delivery, ticket)
             )
         elif command.name in self._commands.names:
             result = self._commands.read(command.name, command.args)
@@ -150,13 +173,20 @@ class Answering:
         else:
             raise CallerError(f"command {command.name!r} is unknown to this coordinator")
 
-    def _apply(self, ready: list[_Ready]) -> None:
-        if not ready:
+    def _dispatch(self, one: _Ready, key: tuple[str, str], ready: _Together) -> None:
+        if key in self._declared:
+            ready.add(one)
+        else:
+            one.ticket.expect()
+            self._declared.ensure(key, partial(self._dispatch_declared, one))
+
+    def _apply(self, ready: _Together) -> None:
+        if not ready.items:
             return
         try:
-            self._pipeline.run([one.item for one in ready], [one.ticket for one in ready])
+            self._pipeline.run(ready.items, ready.tickets)
         except StorageUnavailableError as error:
-            self._storage_lost([(one.delivery, one.ticket) for one in ready], error)
+            self._storage_lost(ready.commands, error)
         self._on_applied()  # rows were saved, and some of them may be due soon
 
     def _storage_lost(self, commands: list[tuple[Delivery, Ticket]], error: StorageUnavailableError) -> None:
@@ -181,7 +211,9 @@ class Answering:
 
     def _dispatch_declared(self, one: _Ready, error: FuselineError | None) -> None:
         if error is None:
-            self._apply([one])
+            alone = _Together()
+            alone.add(one)
+            self._apply(alone)
         else:
             self._refuse(one.delivery, error)
         one.ticket.done()
@@ -191,6 +223,16 @@ class Answering:
             self._refuse(delivery, outcome.error)
         else:
             self._outbox.reply(delivery, Reply(ok=True, result={"instance_id": outcome.instance_id}))
+
+    def _dispatched_one(self, many: _Many, outcome: Outcome) -> None:
+        many.left -= 1
+        many.error = many.error or outcome.error
+        if many.left:
+            return
+        if many.error is not None:
+            self._refuse(many.delivery, many.error)
+        else:
+            self._outbox.reply(many.delivery, Reply(ok=True, result={"runs": many.runs}))
 
     def _answered(self, delivery: Delivery, answer: Callable[[Outcome], Any], outcome: Outcome) -> None:
         try:

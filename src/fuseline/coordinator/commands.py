@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,7 +28,11 @@ from fuseline.storage.views import run_summary, run_view, workflow_view
 WORKER_COMMANDS = frozenset({"register", "check"})
 """What may be asked through the workers' exchange."""
 
+MAX_RUNS = 1000
+"""Runs that one command dispatches at most: they share a transaction."""
+
 Args = TypeVar("Args", bound=BaseModel)
+InstanceId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class _Args(BaseModel):
@@ -49,8 +53,17 @@ class DispatchArgs(_Args):
 
     workflow_id: str
     version: str
-    instance_id: str = Field(min_length=1, max_length=200)
+    instance_id: InstanceId
     inputs: dict[str, Any] = Field(default_factory=dict)
+    definition: WorkflowSchema | None = None
+
+
+class DispatchManyArgs(_Args):
+    """The same for several runs of one version: each an instance id with its inputs."""
+
+    workflow_id: str
+    version: str
+    runs: list[tuple[InstanceId, dict[str, Any]]] = Field(min_length=1, max_length=MAX_RUNS)
     definition: WorkflowSchema | None = None
 
 
@@ -166,17 +179,32 @@ class Commands:
         """A checked dispatch, not applied yet. Registers the definition that came with it."""
         wanted = parse(DispatchArgs, args)
         check_id("instance_id", wanted.instance_id)
+        schema = self._schema(wanted)
+        inputs = validate_inputs(schema, wanted.inputs)
+        return Dispatch(wanted.workflow_id, wanted.version, wanted.instance_id, inputs), schema
+
+    def dispatch_many(self, args: dict[str, Any]) -> tuple[list[Dispatch], WorkflowSchema]:
+        """Several checked dispatches of one version, none applied yet; none at all when one of them is wrong."""
+        wanted = parse(DispatchManyArgs, args)
+        for place, (instance_id, _) in enumerate(wanted.runs):
+            check_id(f"runs[{place}]: instance_id", instance_id)
+        schema = self._schema(wanted)
+        return [
+            Dispatch(wanted.workflow_id, wanted.version, instance_id, validate_inputs(schema, inputs))
+            for instance_id, inputs in wanted.runs
+        ], schema
+
+    def _schema(self, wanted: DispatchArgs | DispatchManyArgs) -> WorkflowSchema:
+        """The definition that is meant, which is registered if it came along."""
         schema = wanted.definition
         if schema is None:
-            schema = self._ledger.schema(wanted.workflow_id, wanted.version)
-        elif schema.key != (wanted.workflow_id, wanted.version):
+            return self._ledger.schema(wanted.workflow_id, wanted.version)
+        if schema.key != (wanted.workflow_id, wanted.version):
             raise CallerError(
                 f"definition: it is of workflow {schema.workflow_id!r} version {schema.version!r}"
             )
-        else:
-            self._ledger.register([schema])
-        inputs = validate_inputs(schema, wanted.inputs)
-        return Dispatch(wanted.workflow_id, wanted.version, wanted.instance_id, inputs), schema
+        self._ledger.register([schema])
+        return schema
 
     def cancel(self, args: dict[str, Any]) -> Occurrence:
         """A cancellation, not applied yet."""

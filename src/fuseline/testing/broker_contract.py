@@ -14,10 +14,11 @@ from __future__ import annotations
 from fuseline.testing.broker_cases import RunCases, StepCases, WorkerCases
 from fuseline.testing.broker_graph_cases import GraphCases
 from fuseline.testing.broker_letter_cases import DeadLetterCases
+from fuseline.testing.broker_many_cases import DispatchManyCases
 from fuseline.testing.broker_time_cases import BrokerTimeContract
 
 __all__ = ["BrokerContract", "BrokerTimeContract"]
 
 
-class BrokerContract(WorkerCases, StepCases, RunCases, GraphCases, DeadLetterCases):
+class BrokerContract(WorkerCases, StepCases, RunCases, DispatchManyCases, GraphCases, DeadLetterCases):
     """All cases that no clock has to be moved for."""
