@@ -382,8 +382,20 @@ class Checker:
                 and row.attempt == 1
                 and self._first_queued[i, target] == commit
                 and not self._is_out(f"{i}/{target}/1")
+                and not self._is_answered_for(i, target, commit, queue)
             ):
                 self._broken("P4", f"{who} let {message_id} go before {target}, ready by it, was safe")
+
+    def _is_answered_for(self, i: str, target: str, commit: int | None, queue: str) -> bool:
+        """Whether a dead letter of the same batch is still held: decided on after the report, it made `target` ready."""
+        dead, rows = queue.removesuffix(".reports") + ".dead", self.rows[i]
+        before = [rows[name] for name in self._graph(i).steps[target].predecessors if name in rows]
+        ended = [
+            (row.name, row.attempt)
+            for row in before
+            if self._closed.get((i, row.name, row.attempt)) == commit
+        ]
+        return any(self._copies[dead, f"{i}/{name}/{attempt}"] > 0 for name, attempt in ended)
 
     def _fused_settled(self, who: str, queue: str, message_id: str, row: StepRow | None) -> None:
         """A report of a step that was gone on with may be dropped when its step is not its worker's, and only then."""
