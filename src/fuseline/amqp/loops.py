@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
-from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.base_connection import BaseConnection
-from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.adapters.select_connection import IOLoop
 from pika.connection import Parameters
 from pika.exceptions import StreamLostError
 
+from fuseline.amqp.lean import LeanAsyncioConnection, LeanLoop, LeanSelectConnection
 from fuseline.amqp.opening import AsyncioServices, SelectServices
 from fuseline.amqp.tolerant import read_tolerantly
 
@@ -72,7 +72,7 @@ class SelectLoop:
     """pika's own loop, for a thread of its own: `run()` until `stop()`, then `close()`."""
 
     def __init__(self) -> None:
-        self._loop = IOLoop()
+        self._loop = LeanLoop()
 
     def connect(
         self,
@@ -83,7 +83,7 @@ class SelectLoop:
     ) -> PikaConnection:
         """Begin to open a connection."""
         services = SelectServices(self._loop)
-        return SelectConnection(parameters, on_open, on_open_error, on_close, custom_ioloop=services)
+        return LeanSelectConnection(self._loop, services, parameters, on_open, on_open_error, on_close)
 
     def abort(self, connection: PikaConnection) -> None:
         """Drop a connection of this loop without asking the server."""
@@ -95,7 +95,7 @@ class SelectLoop:
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call it in this turn of the loop or the next, after what is read now."""
-        self._loop.add_callback_threadsafe(callback)
+        self._loop.call_soon(callback)
 
     def call_soon_threadsafe(self, callback: Callable[[], None]) -> None:
         """Call it soon on the loop's thread; for any thread."""
@@ -129,7 +129,7 @@ class AsyncioLoop:
     ) -> PikaConnection:
         """Begin to open a connection."""
         services = AsyncioServices(self._loop)
-        return AsyncioConnection(parameters, on_open, on_open_error, on_close, custom_ioloop=services)
+        return LeanAsyncioConnection(self._loop, services, parameters, on_open, on_open_error, on_close)
 
     def abort(self, connection: PikaConnection) -> None:
         """Drop a connection of this loop without asking the server."""
