@@ -7,5 +7,15 @@ then. Nothing goes out before the commit (P2, P4).
 from fuseline.ledger.book import Ledger
 from fuseline.ledger.items import Dispatch, Occurrence, Outcome
 from fuseline.ledger.letters import DeadLetters
+from fuseline.ledger.runs import LedgerRun, PrivateRun, RunBook
 
-__all__ = ["DeadLetters", "Dispatch", "Ledger", "Occurrence", "Outcome"]
+__all__ = [
+    "DeadLetters",
+    "Dispatch",
+    "Ledger",
+    "LedgerRun",
+    "Occurrence",
+    "Outcome",
+    "PrivateRun",
+    "RunBook",
+]

@@ -26,7 +26,10 @@ class BoundParameter:
 
 @dataclass(frozen=True, slots=True)
 class BoundStep:
-    """One step of a workflow, ready to be executed: all that does not depend on an assignment."""
+    """One step of a workflow, ready to be executed: all that does not depend on an assignment.
+
+    `is_plain`: nothing goes around its body, and nobody is told that it starts or succeeds.
+    """
 
     name: str
     step: Step
@@ -35,6 +38,7 @@ class BoundStep:
     result: Converter | None
     hooks: Hooks
     is_async_body: bool
+    is_plain: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ _log = logging.getLogger("fuseline.step")
 
 
 _SAY_EVERY_SECONDS = 1.0
+_CLOCK = SystemClock()
+_events = threading.Lock()
+"""Held to make the event of a context, or to set it."""
 
 
 class StepContext:
@@ -24,10 +27,28 @@ class StepContext:
     `logger` adds `workflow_id`, `instance_id`, `step_name` and `attempt` to each record.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_event",
+        "_is_cancelled",
+        "_logger",
+        "_said_at",
+        "attempt",
+        "deadline",
+        "instance_id",
+        "step_name",
+        "workflow_id",
+        "workflow_version",
+    )
+
     def __init__(self, assignment: StepAssignment, *, clock: Clock | None = None) -> None:
-        self._clock = clock or SystemClock()
+        self._clock = clock or _CLOCK
         self._said_at: float | None = None
-        self._cancelled = threading.Event()
+        self._is_cancelled = False
+        # Made for who asks for them: most bodies do not, and every step would pay for them.
+        self._event: threading.Event | None = None
+        self._logger: logging.LoggerAdapter[logging.Logger] | None = None
         self.workflow_id = assignment.workflow_id
         self.workflow_version = assignment.workflow_version
         self.instance_id = assignment.instance_id
@@ -35,12 +56,18 @@ class StepContext:
         self.attempt = assignment.attempt
         timeout = assignment.timeout_seconds
         self.deadline = None if timeout is None else self._clock.now() + timeout
-        self.logger: logging.LoggerAdapter[logging.Logger] = _StepLogger(_log, self._ids())
 
     @classmethod
     def of(cls, assignment: StepAssignment, clock: Clock | None = None) -> StepContext:
         """The context of an attempt that starts now."""
         return cls(assignment, clock=clock)
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that carries the attempt's ids."""
+        if self._logger is None:
+            self._logger = _StepLogger(_log, self._ids())
+        return self._logger
 
     @property
     def idempotency_key(self) -> str:
@@ -53,15 +80,23 @@ class StepContext:
     @property
     def cancelled(self) -> bool:
         """True once nobody waits for this attempt any more: the run has ended, its time is over, a worker drains."""
-        return self._cancelled.is_set()
+        return self._is_cancelled
 
     def wait_cancelled(self, timeout: float | None = None) -> bool:
         """Sleep up to `timeout` seconds, or until the attempt is cancelled; whether it is. Instead of `time.sleep`."""
-        return self._cancelled.wait(timeout)
+        with _events:
+            if self._event is None:
+                self._event = threading.Event()
+            if self._is_cancelled:  # by somebody who found no event to set
+                self._event.set()
+        return self._event.wait(timeout)
 
     def cancel(self) -> None:
         """Tell the body; for whoever executes it."""
-        self._cancelled.set()
+        self._is_cancelled = True
+        with _events:
+            if self._event is not None:
+                self._event.set()
 
     def heartbeat(self, progress: float | None = None, message: str | None = None) -> None:
         """Say in the log how far the step is, at most once a second. The lease needs no help: its worker keeps it.

@@ -33,6 +33,18 @@ class Hooks:
     on_step_success: tuple[WorkflowPolicy, ...]
     on_step_failure: tuple[WorkflowPolicy, ...]
 
+    @property
+    def are_none(self) -> bool:
+        """Whether nothing goes around an attempt that succeeds."""
+        return not (
+            self.has_class_hooks
+            or self.around
+            or self.on_start
+            or self.on_success
+            or self.on_step_start
+            or self.on_step_success
+        )
+
     def start(self, step: Step, attempt: int) -> None:
         """Before an attempt."""
         for watcher in self.on_step_start:

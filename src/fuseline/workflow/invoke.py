@@ -89,6 +89,8 @@ class Invocation:
             for check in call.checks:
                 if not self._told(check, check.ask()):
                     return self._report(Status.SKIPPED)
+            if self._bound.is_plain:
+                return self._succeed(_call(self._bound, call))
             return self._succeed(self._execute(call))
         except BaseException as error:
             if not isinstance(error, Exception):
@@ -105,6 +107,9 @@ class Invocation:
             for check in call.checks:
                 if not self._told(check, await _value_of(check.ask())):
                     return self._report(Status.SKIPPED)
+            bound = self._bound
+            if bound.is_plain and bound.is_async_body:
+                return self._succeed(await bound.body(*call.args, **call.kwargs))
             return self._succeed(await self._execute_async(call))
         except BaseException as error:
             if not isinstance(error, Exception):
@@ -190,7 +195,8 @@ class Invocation:
             # The annotation of the function speaks of what it returns without branching.
             action, value, converter = result.action, result.value, None
         plain = result_to_json(value, converter, f"step {bound.name!r}: the result", self._max_result_bytes)
-        bound.hooks.succeed(bound.step, result, self._assignment.attempt)
+        if not bound.is_plain:
+            bound.hooks.succeed(bound.step, result, self._assignment.attempt)
         return self._report(Status.SUCCEEDED, result=plain, action=action)
 
     def _fail(self, error: Exception) -> StepReport:

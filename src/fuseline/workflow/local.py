@@ -17,14 +17,14 @@ from typing import IO, TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from fuseline.clock import Clock, SystemClock
-from fuseline.engine.plan import Plan
+from fuseline.engine.plan import Plan, compile_plan
 from fuseline.errors import CallerError, RunFailed
-from fuseline.ledger import Ledger
+from fuseline.ledger import Ledger, LedgerRun, PrivateRun, RunBook
+from fuseline.model.inputs import check_inputs_schema
 from fuseline.model.messages import StepError
 from fuseline.model.status import RunStatus, Status
 from fuseline.model.views import RunView
 from fuseline.storage.base import RuntimeStorage, StoredRun
-from fuseline.storage.memory import MemoryRuntimeStorage
 from fuseline.storage.views import run_view
 from fuseline.workflow.convert import Converter, fresh, problems_of
 from fuseline.workflow.scheduler import Scheduler
@@ -153,23 +153,15 @@ class _Run:
     def __init__(self, prepared: Prepared, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._prepared = prepared
         self._instance_id = prepared.clock.new_id()
-        self._storage = prepared.storage or MemoryRuntimeStorage()
-        self._ledger = Ledger(self._storage, prepared.clock)
-        self._scheduler = Scheduler(
-            prepared.workflow,
-            self._ledger,
-            self._instance_id,
-            clock=prepared.clock,
-            max_workers=prepared.max_workers,
-            loop=loop,
-            # A body on the scheduler's thread keeps it from everything else: only where nothing can happen meanwhile.
-            may_execute_here=loop is None,
-            is_watched=prepared.storage is not None,
-        )
+        self._loop = loop
+        self._is_cancelled = False
+        self._scheduler: Scheduler | None = None
 
     def cancel(self) -> None:
         """From another thread: end the run as CANCELLED."""
-        self._scheduler.cancel()
+        self._is_cancelled = True
+        if self._scheduler is not None:
+            self._scheduler.cancel()
 
     def execute(self) -> Finished:
         """Run it."""
@@ -188,14 +180,43 @@ class _Run:
                 instance_id=self._instance_id,
             )
         ) as tracer:
-            self._ledger.register([schema])
+            plan = _plan_of(prepared.workflow)
+            book = self._open(plan)
+            self._scheduler = Scheduler(
+                prepared.workflow,
+                book,
+                self._instance_id,
+                clock=prepared.clock,
+                max_workers=prepared.max_workers,
+                loop=self._loop,
+                # A body on the scheduler's thread keeps it from everything else: only where nothing can happen meanwhile.
+                may_execute_here=self._loop is None,
+                is_watched=prepared.storage is not None,
+            )
+            if self._is_cancelled:  # before there was anybody to tell
+                self._scheduler.cancel()
             self._scheduler.execute(prepared.inputs, tracer)
-        stored = self._storage.read_run(self._instance_id)
-        assert stored is not None
-        finished = Finished(stored, self._ledger.plan(*schema.key))
+        finished = Finished(book.stored(), plan)
         for watcher in prepared.workflow.watchers:
             watcher.on_workflow_finished(prepared.workflow, finished.view)
         return finished
+
+    def _open(self, plan: Plan) -> RunBook:
+        prepared = self._prepared
+        if prepared.storage is None:
+            return PrivateRun(plan, self._instance_id, prepared.clock)
+        ledger = Ledger(prepared.storage, prepared.clock)
+        ledger.register([prepared.workflow.to_schema()])
+        return LedgerRun(ledger, plan, self._instance_id)
+
+
+def _plan_of(workflow: Workflow) -> Plan:
+    """Compiled once. Raises `InvalidSchemaError`."""
+    if workflow.plan is None:
+        schema = workflow.to_schema()
+        check_inputs_schema(schema)
+        workflow.plan = compile_plan(schema)
+    return workflow.plan
 
 
 def _told(step: str | None, error: StepError | None) -> str:

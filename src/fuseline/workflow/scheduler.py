@@ -1,7 +1,7 @@
 """The loop of a run in this process. What comes next is the ledger's decision, as for every broker.
 
-One thread talks to the ledger. It sleeps until a body ends or the next timer is due, takes all that has arrived into one
-transaction, and starts what came of it.
+One thread writes down what happens. It sleeps until a body ends or the next timer is due, takes all that has arrived into
+one decision, and starts what came of it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ from fuseline.engine.events import (
     StepReported,
 )
 from fuseline.errors import FuselineError
-from fuseline.ledger import Dispatch, Ledger, Occurrence, Outcome
+from fuseline.ledger import Outcome, RunBook
 from fuseline.model.messages import StepAssignment, StepReport
 from fuseline.model.status import RunStatus, Status
-from fuseline.storage.base import Wanted
 from fuseline.workflow.bind import Check
 from fuseline.workflow.bodies import Attempt, Bodies, cancelled_report
 from fuseline.workflow.context import StepContext
@@ -58,7 +57,7 @@ class Scheduler:
     def __init__(
         self,
         workflow: Workflow,
-        ledger: Ledger,
+        book: RunBook,
         instance_id: str,
         *,
         clock: Clock,
@@ -68,7 +67,7 @@ class Scheduler:
         is_watched: bool,
     ) -> None:
         self._workflow = workflow
-        self._ledger = ledger
+        self._book = book
         self._instance_id = instance_id
         self._clock = clock
         self._may_execute_here = may_execute_here and not is_watched
@@ -98,9 +97,8 @@ class Scheduler:
     def execute(self, inputs: dict[str, Any], trace: Trace | None) -> RunStatus:
         """Dispatch the run and stay until it has ended. A KeyboardInterrupt cancels it and comes through."""
         self._trace = trace
-        schema = self._workflow.to_schema()
         try:
-            self._decide([Dispatch(schema.workflow_id, schema.version, self._instance_id, inputs)])
+            self._carry_out(self._book.begin(inputs))
             self._arm_run()
             while self._status is None:
                 self._start_ready()
@@ -118,13 +116,9 @@ class Scheduler:
     # ---- deciding
 
     def _happened(self, events: Sequence[Event]) -> list[Outcome]:
-        workflow_id = self._workflow.workflow_id
-        return self._decide([Occurrence(self._instance_id, event, workflow_id) for event in events])
+        return self._carry_out(self._book.apply(events)) if events else []
 
-    def _decide(self, items: Sequence[Dispatch | Occurrence]) -> list[Outcome]:
-        if not items:
-            return []
-        outcomes = self._ledger.apply(items)
+    def _carry_out(self, outcomes: list[Outcome]) -> list[Outcome]:
         for outcome in outcomes:
             if outcome.error is not None:
                 raise outcome.error
@@ -137,9 +131,10 @@ class Scheduler:
                 self._status = outcome.finished
         while self._retrying:
             self._arm_retry(self._retrying.pop())
-        if self._is_run_due and self._status is None:
-            self._arm_run()
-        self._is_run_due = False
+        if self._is_run_due:
+            self._is_run_due = False
+            if self._status is None:
+                self._arm_run()
         return outcomes
 
     def _note(self, notices: Sequence[Notice]) -> None:
@@ -290,15 +285,13 @@ class Scheduler:
     # ---- timers
 
     def _arm_run(self) -> None:
-        row = self._ledger.storage.read_run_row(self._instance_id)
+        row = self._book.run_row()
         if row is not None and row.due_at is not None:
             self._timers.arm(max(0.001, row.due_at - self._clock.now()), Timer(Due.RUN))
 
     def _arm_retry(self, step: str) -> None:
         """The pause is in the step's row."""
-        key = (self._instance_id, step)
-        with self._ledger.storage.transaction() as unit:
-            row = unit.load(Wanted(runs={self._instance_id}, steps={key})).steps.get(key)
+        row = self._book.step_row(step)
         if row is not None and row.status is Status.PENDING and row.due_at is not None:
             self._timers.arm(max(0.001, row.due_at - self._clock.now()), Timer(Due.RETRY, step, row.attempt))
 
@@ -361,7 +354,7 @@ class Scheduler:
             self._bodies.stop(attempt)
         if self._status is None:
             try:
-                self._ledger.apply([Occurrence(self._instance_id, CancelRequested())])
+                self._book.apply([CancelRequested()])
             except FuselineError as error:
                 log.warning(
                     "run %s is given up, and could not be recorded as such: %s", self._instance_id, error

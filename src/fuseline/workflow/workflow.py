@@ -27,6 +27,7 @@ from fuseline.workflow.policies import Policy, StepPolicy, WorkflowPolicy, polic
 from fuseline.workflow.step import Step
 
 if TYPE_CHECKING:
+    from fuseline.engine.plan import Plan
     from fuseline.storage.base import RuntimeStorage
     from fuseline.workflow.local import Finished
     from fuseline.workflow.shared import Shared
@@ -219,6 +220,8 @@ class Workflow:
         return [one for bound in self._bound.values() for one in bound.parameters]
 
     def _build(self) -> None:
+        self.plan: Plan | None = None
+        """For runs in this process: made by the first of them."""
         watchers: list[WorkflowPolicy] = []
         for_steps: list[StepPolicy] = []
         for policy in self._policies:
@@ -263,14 +266,16 @@ class Workflow:
             for one in node.signature.parameters
             if one.dependency is not None and one.dependency.condition is not None
         ]
+        hooks = hooks_of(node.step, node.name, policies, self.watchers, conditions)
         return BoundStep(
             name=node.name,
             step=node.step,
             body=node.step.body,
             parameters=tuple(parameters),
             result=node.signature.result,
-            hooks=hooks_of(node.step, node.name, policies, self.watchers, conditions),
+            hooks=hooks,
             is_async_body=is_coroutine_function(node.step.body),
+            is_plain=hooks.are_none,
         )
 
 
