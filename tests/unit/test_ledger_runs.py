@@ -39,7 +39,8 @@ def test_a_private_run_is_decided_on_as_one_in_a_storage(tape: Tape) -> None:
             failed = StepReported(name, attempt, Status.FAILED, error=StepError(type="E"))
             succeeded = ok(name, attempt, result=tape.pick(("left", "right", None, 1)))
             claimed, due = StepClaimed(name, attempt, "w"), StepDuePassed(name)
-            events.append(tape.pick((succeeded, succeeded, succeeded, failed, claimed, due)))
+            choice: list[Event] = [succeeded, succeeded, succeeded, failed, claimed, due]
+            events.append(tape.pick(choice))
         if tape.one_in(60):
             events.append(CancelRequested())
         clock.advance(tape.pick((0.0, 1.0, 10.0)))
