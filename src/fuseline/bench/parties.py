@@ -81,6 +81,7 @@ def run_worker(parent: Parent) -> None:
         workflows(Work.from_json(job["work"])),
         concurrency=job["concurrency"],
         executor="async",
+        settings=Settings(fusion_hops=job["fusion_hops"]),
         topology=Topology(job["prefix"]),
         notifier=_Telling(parent),
     )

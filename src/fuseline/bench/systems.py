@@ -26,6 +26,8 @@ from fuseline.storage.sql import open_storage
 WORKERS: Final = 2
 CONCURRENCY: Final = 64
 EMBEDDED_CONCURRENCY: Final = 4
+FUSION_HOPS: Final = 20
+"""With which chains are measured fused: as long as the longest of the works."""
 COUNT_SECONDS: Final = 60.0
 
 
@@ -134,9 +136,13 @@ class Floor(System):
 
 
 class Fuseline(System):
-    """`fuseline`: a coordinator and workers on RabbitMQ and PostgreSQL, with everything on."""
+    """`fuseline`: a coordinator and workers on RabbitMQ and PostgreSQL, with everything on. With step fusion on demand."""
 
     name = "fuseline"
+
+    def __init__(self, fusion_hops: int = 0) -> None:
+        self.fusion = fusion_hops > 0
+        self._fusion_hops = fusion_hops
 
     def measure(self, work: Work, place: Place | None, setting: Setting) -> Sample:
         assert place is not None
@@ -146,6 +152,7 @@ class Fuseline(System):
             "amqp_url": place.amqp_url,
             "prefix": topology.prefix,
             "concurrency": setting.concurrency,
+            "fusion_hops": self._fusion_hops,
             "work": asdict(work),
         }
         with ExitStack() as stack:
@@ -157,7 +164,7 @@ class Fuseline(System):
                     {
                         **job,
                         "database_url": place.database_url,
-                        "profile": _profile(setting, work, "coordinator"),
+                        "profile": self._profile(setting, work, "coordinator"),
                     },
                     setting.folder,
                 )
@@ -168,7 +175,7 @@ class Fuseline(System):
                     Child(
                         "worker",
                         f"worker-{number}",
-                        {**job, "profile": _profile(setting, work, f"worker-{number}")},
+                        {**job, "profile": self._profile(setting, work, f"worker-{number}")},
                         setting.folder,
                     )
                 )
@@ -196,6 +203,9 @@ class Fuseline(System):
                 return {**cpu_seconds(groups), "dispatcher": own.user + own.system}
 
             return _sampled(work, Driver(broker, storage, check=check).do, read_cpu, children)
+
+    def _profile(self, setting: Setting, work: Work, who: str) -> str | None:
+        return _profile(setting, work, f"fused-{who}" if self.fusion else who)
 
 
 def _profile(setting: Setting, work: Work, who: str) -> str | None:
@@ -237,6 +247,7 @@ class Local(Embedded):
 SYSTEMS: Final[dict[str, System]] = {
     "floor": Floor(),
     "fuseline": Fuseline(),
+    "fuseline-fused": Fuseline(FUSION_HOPS),
     "fuseline-embedded": Embedded(),
     "fuseline-local": Local(),
 }
