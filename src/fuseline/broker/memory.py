@@ -8,28 +8,33 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from fuseline.broker.base import Broker
 from fuseline.broker.endings import Ending, Endings
-from fuseline.broker.plain import as_json, check_definition, checked_inputs, detached
+from fuseline.broker.grouping import Call, Group
+from fuseline.broker.lane import Exchanged, Lane, Told
+from fuseline.broker.plain import as_json, check_definition, checked_inputs
 from fuseline.broker.ready import Fence, ReadyQueue
-from fuseline.broker.reported import Reported, as_event, attempt_of
+from fuseline.broker.reported import as_event
 from fuseline.broker.roster import Roster
+from fuseline.broker.serving import Exchange, Serving, told
 from fuseline.broker.stored_views import StoredViews
 from fuseline.broker.timers import BATCH, Timers
 from fuseline.clock import Clock, SteadyClock
 from fuseline.engine import Rules
 from fuseline.engine.effects import Verdict
-from fuseline.engine.events import CancelRequested, StepClaimed
+from fuseline.engine.events import CancelRequested
 from fuseline.errors import (
     BrokerUnavailableError,
+    CallerError,
     DeadlineExceededError,
     StaleReportError,
     UnknownRunError,
-    UnknownStepError,
+    UnknownWorkerError,
     UnknownWorkflowError,
 )
 from fuseline.ledger import DeadLetters, Dispatch, Ledger, Occurrence, Outcome
@@ -51,7 +56,24 @@ from fuseline.storage.memory import MemoryRuntimeStorage
 log = logging.getLogger(__name__)
 
 
-class MemoryBroker(Broker):
+class _Begin(Call):
+    """A run to begin. `register` makes its workflow known where it is not."""
+
+    def __init__(self, item: Dispatch, register: Callable[[], None]) -> None:
+        super().__init__()
+        self._item = item
+        self._register = register
+
+    def prepare(self) -> list[Dispatch]:
+        self._register()
+        return [self._item]
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        if outcomes[0].error is not None:
+            raise outcomes[0].error
+
+
+class MemoryBroker(Broker, Lane):
     """Runs live in `storage` (this process's memory by default); what is ready waits in this process's memory.
 
     At most one `MemoryBroker` or coordinator works on a storage at a time; SQLite enforces it from the first call that
@@ -80,7 +102,9 @@ class MemoryBroker(Broker):
         self._lock = threading.Lock()
         self._ready = ReadyQueue()
         self._roster = Roster(self._clock, self._ledger.rules.lease_seconds)
-        self._reported = Reported()
+        self._serving = Serving(self._ledger, self._clock, self._ready, self._roster, self._carry_out)
+        self._group = Group(self._lock, self._serve)
+        self._wakes: dict[str, Callable[[], None]] = {}
         self._endings = Endings()
         self._letters = DeadLetters(self._ledger)
         self._views = StoredViews(self._ledger, self._clock)
@@ -123,17 +147,35 @@ class MemoryBroker(Broker):
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """One call: alone, over a broker that has started, with no timer outstanding."""
-        with self._lock:
-            self._check_open()
-            if not self._started:
-                self._take_up()
-            try:
-                self._timers.apply(self._carry_out)
-                self._timers.housekeep()
-                yield
-            finally:
-                self._timers.set_alarm()
+        """One call, alone."""
+        with self._lock, self._prepared():
+            yield
+
+    @contextmanager
+    def _prepared(self) -> Iterator[None]:
+        """Within the lock: over a broker that has started, with no timer outstanding."""
+        self._check_open()
+        if not self._started:
+            self._take_up()
+        try:
+            self._timers.apply(self._carry_out)
+            self._timers.housekeep()
+            yield
+        finally:
+            self._timers.set_alarm()
+
+    def _serve(self, calls: Sequence[Call]) -> None:
+        """Calls that share a commit."""
+        try:
+            with self._prepared():
+                self._serving.serve(calls)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                raise
+            # Those that are answered already keep their answer: only the next alarm could not be set.
+            for call in calls:
+                if not call.is_done:
+                    call.fail(error)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -150,11 +192,15 @@ class MemoryBroker(Broker):
         self._started = True
 
     def _carry_out(self, outcomes: Iterable[Outcome]) -> None:
+        before = len(self._ready)
         for outcome in outcomes:
             for assignment in outcome.assignments:
                 self._ready.put(assignment)
             if outcome.finished is not None:
                 self._endings.ended(outcome.instance_id)
+        if len(self._ready) > before:
+            for wake in self._wakes.values():
+                wake()
 
     def _apply(self, item: Dispatch | Occurrence) -> Outcome:
         """Decide on one item. Raises its error."""
@@ -185,35 +231,13 @@ class MemoryBroker(Broker):
 
     def get_step(self, worker_id: str) -> StepAssignment | None:
         """See `Broker`."""
-        with self._turn():
-            workflows = self._roster.seen(worker_id)
-            while (assignment := self._ready.take(workflows)) is not None:
-                hold = assignment.timeout_seconds or self._ledger.rules.lease_seconds
-                try:
-                    is_held = self._claim(worker_id, assignment, self._roster.lease_for(worker_id, hold))
-                except BaseException:
-                    self._ready.put_back(assignment)
-                    raise
-                if is_held:
-                    self._roster.handed_out(worker_id, hold)
-                    now = self._clock.now()
-                    return assignment.model_copy(
-                        update={
-                            "payload": detached(assignment.payload),
-                            "assigned_at": now,
-                            "expires_at": now + hold,
-                        }
-                    )
-        return None
-
-    def _claim(self, worker_id: str, assignment: StepAssignment, lease_seconds: float) -> bool:
-        """Whether the worker holds it now; not when it was cancelled, or its attempt is over, since it was queued."""
-        event = StepClaimed(assignment.step_name, assignment.attempt, worker_id, lease_seconds)
-        outcome = self._ledger.apply([Occurrence(assignment.instance_id, event)])[0]
-        self._carry_out([outcome])
-        if outcome.error is not None:
-            log.error("a step of run %s cannot be handed out: %s", outcome.instance_id, outcome.error)
-        return outcome.error is None and outcome.verdict is Verdict.ACCEPTED
+        while True:
+            call = Exchange(self._serving, worker_id, (), 1)
+            self._group.do(call)
+            if call.handed:
+                return call.handed[0]
+            if not call.taken:
+                return None
 
     def report_step(self, worker_id: str, report: StepReport) -> None:
         """See `Broker`. Raises `MessageTooLargeError`, `InvalidMessageError` for a result that is not JSON."""
@@ -221,25 +245,49 @@ class MemoryBroker(Broker):
         # The rest of it as well: views of the run, and of all runs, hold its error.
         said = report.model_copy(update={"result": None})
         as_json(said, f"the report of step {report.step_name!r}", self._max_message_bytes)
-        event = as_event(worker_id, report, result)
-        with self._turn():
-            self._roster.seen(worker_id)
-            if attempt_of(report) in self._ready:
-                raise StaleReportError(
-                    f"attempt {report.attempt} of step {report.step_name!r} was not handed to worker {worker_id!r}"
-                )
-            outcome = self._apply(Occurrence(report.instance_id, event, report.workflow_id))
-            if outcome.verdict is Verdict.UNKNOWN:
-                self._check_step(outcome, report.step_name)
-            if outcome.verdict in (Verdict.UNKNOWN, Verdict.STALE):
-                if self._reported.knows(worker_id, report):
-                    return
-                raise StaleReportError(outcome.reason)
-            self._reported.add(worker_id, report)
+        item = Occurrence(report.instance_id, as_event(worker_id, report, result), report.workflow_id)
+        call = Exchange(self._serving, worker_id, [(report, item)], 0)
+        self._group.do(call)
+        if (refusal := call.refusals[0]) is not None:
+            raise refusal
 
-    def _check_step(self, outcome: Outcome, step_name: str) -> None:
-        if self._ledger.plan(outcome.workflow_id, outcome.version).step(step_name) is None:
-            raise UnknownStepError(f"workflow {outcome.workflow_id!r} has no step {step_name!r}")
+    def exchange(self, worker_id: str, reports: Sequence[Told], wanted: int) -> Exchanged:
+        """See `Lane`."""
+        refused: dict[int, CallerError] = {}
+        items: list[tuple[StepReport, Occurrence]] = []
+        for number, one in enumerate(reports):
+            try:
+                items.append((one.report, told(worker_id, one, self._max_message_bytes)))
+            except CallerError as error:
+                refused[number] = error
+        call = Exchange(self._serving, worker_id, items, wanted)
+        try:
+            self._group.do(call)
+        except CallerError as error:
+            if isinstance(error, UnknownWorkerError) or not items:
+                raise
+            if len(items) == 1 and not wanted:
+                call.refusals = [error]
+            else:  # one of them asks for what cannot be stored
+                each = [self.exchange(worker_id, [one], 0) for one in reports]
+                more = self.exchange(worker_id, (), wanted)
+                return Exchanged([refusal for one in each for refusal in one.refusals], more.assignments)
+        found = iter(call.refusals)
+        refusals = [refused[number] if number in refused else next(found) for number in range(len(reports))]
+        return Exchanged(refusals, call.handed)
+
+    @property
+    def is_whole(self) -> bool:
+        """See `Lane`."""
+        kind = type(self)
+        return kind.get_step is MemoryBroker.get_step and kind.report_step is MemoryBroker.report_step
+
+    def on_ready(self, worker_id: str, wake: Callable[[], None] | None) -> None:
+        """See `Lane`."""
+        with self._lock:
+            self._wakes.pop(worker_id, None)
+            if wake is not None:
+                self._wakes[worker_id] = wake
 
     def keep_alive(self, worker_id: str, *, holds: Iterable[Fence] | None = None) -> None:
         """See `Broker`. `holds`: carry on only these (instance_id, step, attempt), for a worker that is far away.
@@ -262,10 +310,9 @@ class MemoryBroker(Broker):
         if instance_id is not None:
             check_id("instance_id", instance_id)
         checked = checked_inputs(workflow, inputs, self._max_message_bytes)
-        with self._turn():
-            self._register_if_changed(workflow)
-            run_id = instance_id or self._clock.new_id()
-            self._apply(Dispatch(workflow.workflow_id, workflow.version, run_id, checked))
+        run_id = instance_id or self._clock.new_id()
+        item = Dispatch(workflow.workflow_id, workflow.version, run_id, checked)
+        self._group.do(_Begin(item, partial(self._register_if_changed, workflow)))
         return run_id
 
     def _register_if_changed(self, workflow: WorkflowSchema) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic_core import from_json, to_json
+
 from fuseline.amqp.codec import MAX_WRAPPED_NESTING, decode, encode
 from fuseline.errors import (
     InvalidInputsError,
@@ -48,6 +50,10 @@ def checked_inputs(workflow: WorkflowSchema, inputs: dict[str, Any] | None, max_
 
 
 def detached(payload: dict[str, Any]) -> dict[str, Any]:
-    """A copy: a worker in this process may change what it gets, and storage keeps its own."""
-    copied: dict[str, Any] = decode(encode(payload, nesting=MAX_WRAPPED_NESTING), nesting=MAX_WRAPPED_NESTING)
+    """A copy: a worker in this process may change what it gets, and storage keeps its own. It came out of JSON before."""
+    body = to_json(payload)
+    try:
+        copied: dict[str, Any] = from_json(body, cache_strings="keys")
+    except ValueError:  # it goes deeper than this parser does
+        copied = decode(body, nesting=MAX_WRAPPED_NESTING)
     return copied

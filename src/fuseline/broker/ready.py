@@ -46,6 +46,10 @@ class ReadyQueue:
         self._waiting.add(fence(assignment))
         self._queue_of(assignment).appendleft((0, assignment))
 
+    def has(self, workflows: Iterable[tuple[str, str]]) -> bool:
+        """Whether something of these (workflow_id, version) waits."""
+        return any(key in self._queues for key in workflows)
+
     def take(self, workflows: Iterable[tuple[str, str]]) -> StepAssignment | None:
         """Remove and return the oldest assignment of these (workflow_id, version); None when there is none."""
         queues = [(key, queue) for key in workflows if (queue := self._queues.get(key))]

@@ -30,7 +30,7 @@ class Roster:
 
     def __init__(self, clock: Clock, lease_seconds: float) -> None:
         self._clock = clock
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
         self._workers: dict[str, _Worker] = {}
         # After a start nobody has been heard yet: silence counts only after one lease time of listening.
         self._listening_since = clock.monotonic()
@@ -65,7 +65,7 @@ class Roster:
         One that sends keep-alives is known to be gone when they stop. Of one that never does only the end of its time
         tells, so it has all of it.
         """
-        return min(self._lease_seconds, hold_seconds) if self._workers[worker_id].beats else hold_seconds
+        return min(self.lease_seconds, hold_seconds) if self._workers[worker_id].beats else hold_seconds
 
     def handed_out(self, worker_id: str, hold_seconds: float) -> None:
         """The worker got a step."""
@@ -81,7 +81,7 @@ class Roster:
         if held is not None and (due.instance_id, due.step, due.attempt) not in held:
             return None  # it lives, and never got this step or has given it up
         last = self._listening_since if worker is None else max(worker.seen, self._listening_since)
-        left = last + self._lease_seconds - self._clock.monotonic()
+        left = last + self.lease_seconds - self._clock.monotonic()
         return self._clock.now() + left if left > 0 else None
 
     def views(self) -> list[WorkerView]:
@@ -103,7 +103,7 @@ class Roster:
 
     def forgettable(self) -> list[str]:
         """Workers that are silent for long and cannot hold anything any more."""
-        silent_since = self._clock.monotonic() - FORGET_AFTER_LEASES * self._lease_seconds
+        silent_since = self._clock.monotonic() - FORGET_AFTER_LEASES * self.lease_seconds
         return [
             worker_id
             for worker_id, worker in self._workers.items()
@@ -116,7 +116,7 @@ class Roster:
             self._workers.pop(worker_id, None)
 
     def _lives(self, worker: _Worker) -> bool:
-        return self._clock.monotonic() - worker.seen <= self._lease_seconds
+        return self._clock.monotonic() - worker.seen <= self.lease_seconds
 
     def _last_seen_at(self, worker: _Worker) -> float:
         return self._clock.now() - (self._clock.monotonic() - worker.seen)

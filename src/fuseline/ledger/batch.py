@@ -10,7 +10,7 @@ from fuseline.engine.state import DeadLetter, LetterKey, RunRow, StepRow
 from fuseline.errors import UnknownWorkflowError
 from fuseline.ledger.deciding import Decider, Pair
 from fuseline.ledger.definitions import Definitions
-from fuseline.ledger.items import Dispatch, Occurrence, Outcome
+from fuseline.ledger.items import Dispatch, Occurrence, Outcome, Then
 from fuseline.model.messages import StepAssignment
 from fuseline.storage.base import Changes, Key, Transaction, Wanted
 
@@ -43,11 +43,16 @@ class Batch(Decider):
         self.changed_letters: dict[tuple[str, LetterKey], DeadLetter] = {}
         self._plans: dict[tuple[str, str], Plan] = {}
 
-    def run(self, items: Sequence[Dispatch | Occurrence]) -> list[Outcome]:
-        self._preload(items)
-        outcomes = self._decide_all(items)
+    def run(self, items: Sequence[Dispatch | Occurrence], then: Then | None = None) -> list[Outcome]:
+        outcomes = self._run(items)
+        if then is not None and (more := then(outcomes)):
+            outcomes += self._run(more)
         self._save()
         return outcomes
+
+    def _run(self, items: Sequence[Dispatch | Occurrence]) -> list[Outcome]:
+        self._preload(items)
+        return self._decide_all(items)
 
     def offer(self, attempts: Iterable[tuple[str, str, int]]) -> list[Outcome]:
         by_run: dict[str, list[QueueStep]] = {}
@@ -79,8 +84,10 @@ class Batch(Decider):
     # ---- loading
 
     def _preload(self, items: Sequence[Dispatch | Occurrence]) -> None:
-        found = self.tx.load(Wanted({item.instance_id for item in items}))
-        self.snapshots = snapshots = {i: Snapshot(run) for i, run in found.runs.items()}
+        snapshots = self.snapshots
+        new = {item.instance_id for item in items} - snapshots.keys()
+        if new:
+            snapshots.update((i, Snapshot(run)) for i, run in self.tx.load(Wanted(new)).runs.items())
         want_steps: set[Key] = set()
         want_joins: set[Key] = set()
         for item in items:
@@ -93,10 +100,13 @@ class Batch(Decider):
             except UnknownWorkflowError:
                 continue  # `_decide` meets it again and says so in the item's outcome
             steps, joins = wanted(plan, item.event)
-            for name in steps:
-                want_steps.add((i, name))
-            for name in joins:
-                want_joins.add((i, name))
+            if not snapshot.whole:
+                for name in steps:
+                    if name not in snapshot.steps:
+                        want_steps.add((i, name))
+                for name in joins:
+                    if name not in snapshot.joins:
+                        want_joins.add((i, name))
         if want_steps or want_joins:
             self._load(Wanted(steps=want_steps, joins=want_joins))
 

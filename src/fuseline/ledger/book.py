@@ -11,7 +11,7 @@ from fuseline.engine.effects import Verdict
 from fuseline.engine.events import RunDuePassed, StepDuePassed
 from fuseline.ledger.batch import Batch
 from fuseline.ledger.definitions import Definitions
-from fuseline.ledger.items import Dispatch, Occurrence, Outcome
+from fuseline.ledger.items import Dispatch, Occurrence, Outcome, Then
 from fuseline.model.messages import StepAssignment
 from fuseline.model.schema import WorkflowSchema
 from fuseline.model.views import WorkerView
@@ -56,13 +56,15 @@ class Ledger:
         """A registered version, as it was registered last. Raises `UnknownWorkflowError`."""
         return self._definitions.schema(workflow_id, version)
 
-    def apply(self, items: Sequence[Dispatch | Occurrence]) -> list[Outcome]:
+    def apply(self, items: Sequence[Dispatch | Occurrence], then: Then | None = None) -> list[Outcome]:
         """Decide on each item in order and commit all of it at once; an outcome an item, in order.
 
-        An item that is wrong (unknown run, unknown workflow) gets an outcome with its `error` and harms no other.
+        `then` is called before the commit, once, with the outcomes so far; what it answers is decided on as well, in the
+        same transaction, and its outcomes follow. An item that is wrong (unknown run, unknown workflow) gets an outcome
+        with its `error` and harms no other.
         """
         with self.storage.transaction() as tx:
-            outcomes = self._batch(tx).run(items)
+            outcomes = self._batch(tx).run(items, then)
         self._count(outcomes)
         return outcomes
 

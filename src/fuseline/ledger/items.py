@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,3 +51,7 @@ class Outcome:
     finished: RunStatus | None = None
     notices: list[Notice] = field(default_factory=list)
     error: CallerError | None = None
+
+
+Then = Callable[[list[Outcome]], Sequence[Dispatch | Occurrence]]
+"""What follows at once from outcomes that are not committed yet: workers claim what has just become ready."""

@@ -6,7 +6,7 @@ Whatever goes wrong with a step is a report that says so: nothing a body does or
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from fuseline.amqp import codec
 from fuseline.clock import Clock
@@ -40,14 +40,17 @@ class Sealer:
 
     def seal(self, report: StepReport, started_at: float | None = None) -> Sealed:
         """`report` with the worker's id and times, encoded. What JSON cannot say fails the step and names the place."""
-        report = report.model_copy(
-            update={
-                "worker_id": self.worker_id or report.worker_id,
-                "started_at": started_at if report.started_at is None else report.started_at,
-                "finished_at": self.clock.now() if report.finished_at is None else report.finished_at,
-                "error": None if report.error is None else _bounded(report.error),
-            }
-        )
+        update: dict[str, Any] = {}
+        if self.worker_id and self.worker_id != report.worker_id:
+            update["worker_id"] = self.worker_id
+        if report.started_at is None:
+            update["started_at"] = started_at
+        if report.finished_at is None:
+            update["finished_at"] = self.clock.now()
+        if report.error is not None:
+            update["error"] = _bounded(report.error)
+        if update:  # a copy costs as much as encoding it does
+            report = report.model_copy(update=update)
         try:
             body = codec.encode(report)
         except InvalidMessageError as error:

@@ -17,6 +17,7 @@ from fuseline.amqp.topology import Topology
 from fuseline.amqp.traffic import Traffic
 from fuseline.broker.amqp import AmqpBroker
 from fuseline.broker.base import Broker
+from fuseline.broker.lane import lane_of
 from fuseline.clock import Clock, SystemClock
 from fuseline.errors import CallerError
 from fuseline.notify import Notifier
@@ -25,6 +26,7 @@ from fuseline.worker.amqp_source import AmqpSource
 from fuseline.worker.child_main import child_main
 from fuseline.worker.executors import Executor, LoopExecutor, ProcessExecutor, ThreadExecutor
 from fuseline.worker.executors.loops import new_event_loop
+from fuseline.worker.lane_source import LaneSource
 from fuseline.worker.options import ExecutorName, Options
 from fuseline.worker.pull import PullSource
 from fuseline.worker.reports import Sealer
@@ -166,9 +168,9 @@ class Worker:
 
     def _run_pull(self, target: Broker | str, slots: Slots, idle_seconds: float | None) -> int:
         broker = brokers.HttpBroker(target) if isinstance(target, str) else target
-        source = PullSource(
-            broker, self._catalog, slots, self._sealer, self._options, self._clock, self._notifier
-        )
+        rest = self._catalog, slots, self._sealer, self._options, self._clock, self._notifier
+        lane = lane_of(broker)
+        source = PullSource(broker, *rest) if lane is None else LaneSource(lane, *rest)
         try:
             with self._running(source, None):
                 return source.run(idle_seconds)

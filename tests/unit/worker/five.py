@@ -5,11 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fuseline.broker.base import Broker
-from fuseline.errors import StaleReportError, UnknownWorkerError
+from fuseline.broker.lane import Exchanged, Lane, Told
+from fuseline.broker.ready import Fence
+from fuseline.errors import CallerError, StaleReportError, UnknownWorkerError
 from fuseline.model import StepAssignment, StepReport, WorkflowSchema
 
 SECONDS = 20.0
@@ -29,9 +31,12 @@ class FiveMethods(Broker):
         self.fail: Callable[[str], None] = lambda _method: None
         self.on_report: Callable[[StepReport], None] = lambda _report: None
         self.threads: set[int] = set()
+        self.wakes: list[Callable[[], None]] = []
 
     def add(self, *assignments: StepAssignment) -> None:
         self.waiting.extend(assignments)
+        for wake in self.wakes:
+            wake()
 
     def register_worker(self, workflows: Iterable[WorkflowSchema]) -> str:
         self._called("register_worker")
@@ -68,3 +73,42 @@ class FiveMethods(Broker):
         self.fail(method)
         if worker_id is not None and worker_id not in self.known:
             raise UnknownWorkerError(worker_id)
+
+
+class ShortWay(Lane):
+    """The same broker by way of many reports and many steps in one call."""
+
+    def __init__(self, five: FiveMethods) -> None:
+        self._five = five
+        self._wakes: dict[str, Callable[[], None]] = {}
+        self.exchanges = 0
+
+    def register_worker(self, workflows: Iterable[WorkflowSchema]) -> str:
+        return self._five.register_worker(workflows)
+
+    def keep_alive(self, worker_id: str, *, holds: Iterable[Fence] | None = None) -> None:
+        self._five.keep_alive(worker_id)
+
+    def exchange(self, worker_id: str, reports: Sequence[Told], wanted: int) -> Exchanged:
+        self.exchanges += 1
+        refusals: list[CallerError | None] = []
+        for one in reports:
+            try:
+                self._five.report_step(worker_id, one.report.model_copy(update={"worker_id": worker_id}))
+            except UnknownWorkerError:
+                raise
+            except CallerError as error:
+                refusals.append(error)
+            else:
+                refusals.append(None)
+        steps: list[StepAssignment] = []
+        if wanted:
+            while len(steps) < wanted and (one_more := self._five.get_step(worker_id)) is not None:
+                steps.append(one_more)
+        return Exchanged(refusals, steps)
+
+    def on_ready(self, worker_id: str, wake: Callable[[], None] | None) -> None:
+        self._wakes.pop(worker_id, None)
+        if wake is not None:
+            self._wakes[worker_id] = wake
+        self._five.wakes = list(self._wakes.values())

@@ -15,11 +15,12 @@ from fuseline.errors import BrokerUnavailableError, MessageTooLargeError, Schema
 from fuseline.model import Cause, Status, StepAssignment
 from fuseline.notify import Notifier
 from fuseline.worker.executors import LoopExecutor, ThreadExecutor
+from fuseline.worker.lane_source import LaneSource
 from fuseline.worker.options import Options
 from fuseline.worker.pull import PullSource
 from fuseline.worker.slots import Slots
 from tests.unit.worker.bodies import CallableCatalog, assignment, sealer
-from tests.unit.worker.five import SECONDS, FiveMethods
+from tests.unit.worker.five import SECONDS, FiveMethods, ShortWay
 
 
 class Pauses(threading.Event):
@@ -35,14 +36,15 @@ class Pauses(threading.Event):
 
 
 class Pulling:
-    """A `PullSource` on a thread."""
+    """A `PullSource`, or a `LaneSource`, on a thread."""
 
-    def __init__(self, broker: FiveMethods, bodies: CallableCatalog, **options: Any) -> None:
+    def __init__(
+        self, broker: FiveMethods, bodies: CallableCatalog, *, short: bool = False, **options: Any
+    ) -> None:
         values: dict[str, Any] = {"concurrency": 2, "heartbeat_seconds": 0.05, "drain_seconds": SECONDS}
         values |= options
         self.threads, self.loops = ThreadExecutor(), LoopExecutor()
-        self.source = PullSource(
-            broker,
+        rest = (
             bodies,
             Slots(values["concurrency"], self.threads, self.loops),
             sealer(None),
@@ -50,6 +52,8 @@ class Pulling:
             SystemClock(),
             Notifier({}),
         )
+        self.lane = ShortWay(broker)
+        self.source = LaneSource(self.lane, *rest) if short else PullSource(broker, *rest)
         self._result: int | BaseException | None = None
         self._thread = threading.Thread(target=self._run)
 
@@ -90,12 +94,14 @@ def bodies() -> CallableCatalog:
     return CallableCatalog()
 
 
-@pytest.fixture
-def pull(broker: FiveMethods, bodies: CallableCatalog) -> Iterator[Callable[..., Pulling]]:
+@pytest.fixture(params=[False, True], ids=["five methods", "short way"])
+def pull(
+    request: pytest.FixtureRequest, broker: FiveMethods, bodies: CallableCatalog
+) -> Iterator[Callable[..., Pulling]]:
     made: list[Pulling] = []
 
     def make(**options: Any) -> Pulling:
-        made.append(Pulling(broker, bodies, **options))
+        made.append(Pulling(broker, bodies, **{"short": request.param, **options}))
         return made[-1]
 
     yield make
@@ -135,7 +141,8 @@ def test_steps_run_together_up_to_concurrency(
 
 def test_an_idle_worker_asks_ever_more_rarely(broker: FiveMethods, pull: Pull) -> None:
     """P8: 20 ms after the first time, 1 s at last, however many threads there are."""
-    one = pull(concurrency=16)
+    one = pull(concurrency=16, short=False)
+    assert isinstance(one.source, PullSource)
     one.source._wake = pauses = Pauses()
     one.start()
     assert [pauses.asked.get(timeout=SECONDS) for _ in range(8)] == [

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from fuseline.worker.executors.base import Done, Executor, Job
@@ -84,6 +85,7 @@ class LoopExecutor(Executor):
         self._name = name
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread_id: int | None = None  # while the loop runs
         self._inbox: deque[Callable[[], None]] = deque()
         self._is_woken = False
         self._is_closed = False
@@ -98,7 +100,10 @@ class LoopExecutor(Executor):
     def start(self, job: Job, done: Done) -> _Coroutine:
         """Run `job.coroutine` as a task."""
         coroutine = _Coroutine(self, job, done)
-        self.post(lambda: self._begin(coroutine))
+        if self._thread_id == threading.get_ident():
+            self._begin(coroutine)
+        else:
+            self.post(partial(self._begin, coroutine))
         return coroutine
 
     def count_abandoned(self, change: int) -> None:
@@ -170,8 +175,10 @@ class LoopExecutor(Executor):
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
+        self._thread_id = threading.get_ident()
         try:
             loop.run_forever()
+            self._thread_id = None
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()

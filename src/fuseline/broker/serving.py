@@ -1,0 +1,224 @@
+"""Steps handed out and reports taken, for many callers in one transaction. The broker's lock is held all the while."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from pydantic_core import from_json
+
+from fuseline.broker.grouping import Call
+from fuseline.broker.lane import Told
+from fuseline.broker.plain import detached
+from fuseline.broker.ready import Fence, ReadyQueue, fence
+from fuseline.broker.reported import Reported, as_event, attempt_of
+from fuseline.broker.roster import Roster
+from fuseline.clock import Clock
+from fuseline.engine.effects import Verdict
+from fuseline.engine.events import StepClaimed
+from fuseline.errors import (
+    CallerError,
+    FuselineError,
+    MessageTooLargeError,
+    RetryableError,
+    StaleReportError,
+    UnknownStepError,
+)
+from fuseline.ledger import Dispatch, Ledger, Occurrence, Outcome
+from fuseline.model.messages import StepAssignment, StepReport
+
+log = logging.getLogger(__name__)
+
+CarryOut = Callable[[Iterable[Outcome]], None]
+
+
+class Serving:
+    """Used by one thread at a time, as the ledger is. `carry_out` gets the outcomes of what was committed."""
+
+    def __init__(
+        self, ledger: Ledger, clock: Clock, ready: ReadyQueue, roster: Roster, carry_out: CarryOut
+    ) -> None:
+        self.ledger = ledger
+        self.ready = ready
+        self.roster = roster
+        self.reported = Reported()
+        self._clock = clock
+        self._carry_out = carry_out
+
+    def serve(self, calls: Sequence[Call]) -> None:
+        """Answer these calls with one commit. What one of them is wrong about harms no other."""
+        asked: list[tuple[Call, Sequence[Dispatch | Occurrence]]] = []
+        for call in calls:
+            try:
+                asked.append((call, call.prepare()))
+            except FuselineError as error:
+                call.fail(error)
+        if not asked:
+            return
+        try:
+            self._commit(asked)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                raise
+            if len(asked) == 1 or isinstance(error, RetryableError):
+                for call, _ in asked:
+                    call.fail(error)
+            else:
+                for call, _ in asked:  # one of them asks for what cannot be stored
+                    self.serve([call])
+
+    def _commit(self, asked: Sequence[tuple[Call, Sequence[Dispatch | Occurrence]]]) -> None:
+        handing = _Handing(self.ready, self.roster, [call for call, _ in asked if call.wanted])
+        items = [item for _, mine in asked for item in mine]
+        outcomes: list[Outcome] = []
+        if items or handing.has_any:
+            try:
+                outcomes = self.ledger.apply(items, handing.claim)
+            except BaseException:
+                handing.undo()
+                raise
+        now = self._clock.now()
+        claimed = outcomes[len(items) :]
+        self._carry_out(handing.without_taken(outcomes[: len(items)]))
+        for call, assignment, hold in handing.held(claimed):
+            self.roster.handed_out(call.worker_id, hold)
+            call.handed.append(_handed(assignment, now, hold))
+        done = 0
+        for call, mine in asked:
+            call.succeed(outcomes[done : done + len(mine)])
+            done += len(mine)
+
+
+def _handed(one: StepAssignment, now: float, hold_seconds: float) -> StepAssignment:
+    return StepAssignment.of_checked(
+        {
+            **one.__dict__,
+            "payload": detached(one.payload),
+            "assigned_at": now,
+            "expires_at": now + hold_seconds,
+        }
+    )
+
+
+class _Handing:
+    """Which steps go to which of the calls: those that wait, and those that become ready by what is decided just now."""
+
+    def __init__(self, ready: ReadyQueue, roster: Roster, calls: Sequence[Call]) -> None:
+        self._ready = ready
+        self._roster = roster
+        self._calls = [(call, roster.seen(call.worker_id)) for call in calls]
+        self._taken: list[tuple[Call, StepAssignment, float]] = []
+        self._keys: set[Fence] = set()
+
+    @property
+    def has_any(self) -> bool:
+        """Whether something waits for one of them."""
+        return any(self._ready.has(workflows) for _, workflows in self._calls)
+
+    def claim(self, outcomes: list[Outcome]) -> list[Occurrence]:
+        """Take what there is, the oldest first: each is to be claimed for its worker."""
+        fresh = ReadyQueue()
+        if self._calls:
+            for outcome in outcomes:
+                for assignment in outcome.assignments:
+                    if fence(assignment) not in self._ready:
+                        fresh.put(assignment)
+        for call, workflows in self._calls:
+            wanted = call.wanted
+            call.taken = 0
+            while wanted and (one := self._ready.take(workflows) or fresh.take(workflows)) is not None:
+                wanted -= 1
+                call.taken += 1
+                hold = one.timeout_seconds or self._roster.lease_seconds
+                self._taken.append((call, one, hold))
+                self._keys.add(fence(one))
+        return [self._claim(*taken) for taken in self._taken]
+
+    def _claim(self, call: Call, one: StepAssignment, hold: float) -> Occurrence:
+        lease = self._roster.lease_for(call.worker_id, hold)
+        return Occurrence(one.instance_id, StepClaimed(one.step_name, one.attempt, call.worker_id, lease))
+
+    def undo(self) -> None:
+        """Nothing is known to be committed. If it was after all, its holder must get it the next time (P1), and a claim of
+        what was not is refused then.
+        """
+        for _, assignment, _ in reversed(self._taken):
+            self._ready.put_back(assignment)
+
+    def without_taken(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Outcomes without the assignments that have a worker already."""
+        if self._keys:
+            for outcome in outcomes:
+                outcome.assignments = [one for one in outcome.assignments if fence(one) not in self._keys]
+        return outcomes
+
+    def held(self, claimed: Sequence[Outcome]) -> Iterable[tuple[Call, StepAssignment, float]]:
+        """What is held now; not what was cancelled, or whose attempt is over, since it was queued."""
+        for (call, assignment, hold), outcome in zip(self._taken, claimed, strict=True):
+            if outcome.error is not None:
+                log.error("a step of run %s cannot be handed out: %s", outcome.instance_id, outcome.error)
+            elif outcome.verdict is Verdict.ACCEPTED:
+                yield call, assignment, hold
+
+
+class Exchange(Call):
+    """Reports of one worker, and the steps that it wants. Each report has its own `refusals` entry."""
+
+    def __init__(
+        self, serving: Serving, worker_id: str, reports: Sequence[tuple[StepReport, Occurrence]], wanted: int
+    ) -> None:
+        super().__init__()
+        self._serving = serving
+        self._reports = reports
+        self.worker_id = worker_id
+        self.wanted = wanted
+        self.refusals: list[CallerError | None] = []
+
+    def prepare(self) -> list[Occurrence]:
+        self._serving.roster.seen(self.worker_id)
+        ready = self._serving.ready
+        self.refusals = [
+            self._not_handed_out(report) if attempt_of(report) in ready else None
+            for report, _ in self._reports
+        ]
+        return [
+            item for (_, item), refusal in zip(self._reports, self.refusals, strict=True) if refusal is None
+        ]
+
+    def _not_handed_out(self, report: StepReport) -> CallerError:
+        return StaleReportError(
+            f"attempt {report.attempt} of step {report.step_name!r} was not handed to worker {self.worker_id!r}"
+        )
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        following = iter(outcomes)
+        for number, (report, _) in enumerate(self._reports):
+            if self.refusals[number] is None:
+                self.refusals[number] = self._refusal(report, next(following))
+
+    def _refusal(self, report: StepReport, outcome: Outcome) -> CallerError | None:
+        if outcome.error is not None:
+            return outcome.error
+        if outcome.verdict is Verdict.UNKNOWN and self._is_unknown(outcome, report):
+            return UnknownStepError(f"workflow {outcome.workflow_id!r} has no step {report.step_name!r}")
+        if outcome.verdict in (Verdict.UNKNOWN, Verdict.STALE):
+            if self._serving.reported.knows(self.worker_id, report):
+                return None
+            return StaleReportError(outcome.reason)
+        self._serving.reported.add(self.worker_id, report)
+        return None
+
+    def _is_unknown(self, outcome: Outcome, report: StepReport) -> bool:
+        plan = self._serving.ledger.plan(outcome.workflow_id, outcome.version)
+        return plan.step(report.step_name) is None
+
+
+def told(worker_id: str, one: Told, max_bytes: int) -> Occurrence:
+    """A report of the lane as an event. Raises `MessageTooLargeError`."""
+    if len(one.body) > max_bytes:
+        raise MessageTooLargeError(
+            f"the report of step {one.report.step_name!r} has {len(one.body)} bytes, over {max_bytes}"
+        )
+    result = None if one.report.result is None else from_json(one.body, cache_strings="keys")["result"]
+    event = as_event(worker_id, one.report, result)
+    return Occurrence(one.report.instance_id, event, one.report.workflow_id)

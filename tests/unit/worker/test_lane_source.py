@@ -1,0 +1,157 @@
+"""A worker beside its broker: what it does without polling, and on which thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from fuseline.broker import MemoryBroker
+from fuseline.errors import BrokerUnavailableError
+from fuseline.model import RunStatus, StepAssignment
+from fuseline.worker import Worker
+from fuseline.workflow import Depends, Workflow, step
+from tests.unit.worker.bodies import CallableCatalog
+from tests.unit.worker.five import SECONDS, FiveMethods
+from tests.unit.worker.test_pull import Pulling, of
+
+
+@pytest.fixture
+def broker() -> FiveMethods:
+    return FiveMethods()
+
+
+@pytest.fixture
+def bodies() -> CallableCatalog:
+    return CallableCatalog()
+
+
+@pytest.fixture
+def lane(broker: FiveMethods, bodies: CallableCatalog) -> Iterator[Pulling]:
+    one = Pulling(broker, bodies, short=True)
+    yield one
+    one.close()
+
+
+def test_an_idle_worker_asks_for_nothing(broker: FiveMethods, lane: Pulling) -> None:
+    """P8: it sleeps until it is told that steps are ready."""
+    lane.start()
+    broker.add(of("i1"))
+    broker.next_report()
+    broker.beats.get(timeout=SECONDS)
+    exchanges = lane.lane.exchanges
+    for _ in range(3):
+        broker.beats.get(timeout=SECONDS)
+    assert lane.lane.exchanges == exchanges
+
+
+def test_async_steps_go_on_without_another_thread(
+    broker: FiveMethods, bodies: CallableCatalog, lane: Pulling
+) -> None:
+    threads: list[int] = []
+
+    async def body(one: StepAssignment) -> None:
+        threads.append(threading.get_ident())
+        if one.instance_id != "i3":
+            broker.waiting.append(of(f"i{int(one.instance_id[1:]) + 1}"))
+
+    bodies.asynchronous["a"] = body
+    broker.fail = lambda method: threads.append(threading.get_ident()) if method == "report_step" else None
+    broker.add(of("i1"))
+    lane.start()
+    for _ in range(3):
+        broker.next_report()
+    assert len(threads) == 6
+    assert len(set(threads)) == 1
+
+
+def test_a_body_that_goes_on_does_not_wait_for_a_commit_of_another(
+    broker: FiveMethods, bodies: CallableCatalog, lane: Pulling
+) -> None:
+    """The broker is slow to take a report; the other body's loop runs on meanwhile."""
+    taken, beats = threading.Event(), 0
+
+    async def body(one: StepAssignment) -> None:
+        nonlocal beats
+        if one.instance_id == "long":
+            while not taken.is_set():
+                await asyncio.sleep(0.001)
+                beats += 1
+
+    def slow(method: str) -> None:
+        if method == "report_step" and not taken.is_set():
+            seen, pause = beats, threading.Event()
+            while beats < seen + 5:
+                assert not pause.wait(0.001)
+            taken.set()
+
+    bodies.asynchronous["a"] = body
+    broker.fail = slow
+    broker.add(of("long"), of("short"))
+    lane.start()
+    assert [broker.next_report().instance_id for _ in range(2)] == ["short", "long"]
+
+
+def test_a_broker_that_is_away_is_waited_for_off_the_loop(
+    broker: FiveMethods, bodies: CallableCatalog, lane: Pulling
+) -> None:
+    failures: list[int] = []
+
+    async def body(_one: StepAssignment) -> None:
+        return None
+
+    def fail(method: str) -> None:
+        if method == "report_step" and len(failures) < 2:
+            failures.append(threading.get_ident())
+            raise BrokerUnavailableError("away")
+
+    bodies.asynchronous["a"] = body
+    broker.fail = fail
+    broker.add(of("i1"))
+    lane.start()
+    assert broker.next_report().instance_id == "i1"
+    assert len(set(failures)) == 2
+    assert bodies.runs == 1
+
+
+def test_a_defect_on_the_loop_ends_the_worker(
+    broker: FiveMethods, bodies: CallableCatalog, lane: Pulling
+) -> None:
+    async def body(_one: StepAssignment) -> None:
+        return None
+
+    def fail(method: str) -> None:
+        if method == "report_step":
+            raise ZeroDivisionError
+
+    bodies.asynchronous["a"] = body
+    broker.fail = fail
+    broker.add(of("i1"))
+    with pytest.raises(ZeroDivisionError):
+        lane.start().join()
+
+
+def test_runs_of_sync_and_async_steps_over_a_broker_in_this_process() -> None:
+    @step
+    def first(value: int) -> int:
+        return value + 1
+
+    @step
+    async def second(value: int = Depends(first)) -> int:
+        await asyncio.sleep(0)
+        return value * 2
+
+    @step
+    def third(value: int = Depends(second)) -> int:
+        return value - 1
+
+    flow = Workflow(outputs=[third], workflow_id="mixed")
+    with MemoryBroker() as broker:
+        runs = [flow.dispatch(broker, {"value": number}) for number in range(50)]
+        assert Worker(broker, flow, concurrency=8).run_until_idle() == 150
+        for number, run in enumerate(runs):
+            view = broker.get_run(run)
+            assert view.state is RunStatus.SUCCEEDED
+            assert view.steps["third"].result == (number + 1) * 2 - 1
