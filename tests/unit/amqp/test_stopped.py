@@ -42,6 +42,16 @@ def test_only_the_latest_are_remembered() -> None:
     assert [run for run in ("i", "j", "k") if one(run) in runs] == ["i", "k"]
 
 
+def test_what_was_spared_is_forgotten_with_its_run() -> None:
+    """P6: a worker hears of many runs that failed."""
+    runs = StoppedRuns(remembered=2)
+    for run in ("i", "j", "k"):
+        runs.add(stop(run, "clean up"))
+    runs.add(stop("i"))
+    assert one("i", "clean up") in runs
+    assert one("k", "clean up") not in runs
+
+
 def test_a_replayed_run_goes_on_where_it_was_stopped() -> None:
     """P1: nobody tells the worker; the assignment itself does, and what was queued before the replay stays stopped."""
     runs = StoppedRuns()
