@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from pika.channel import Channel
 from pika.spec import Basic
 
+from fuseline.amqp.acking import ACK_SECONDS, WINDOW_SHARE, Acks
 from fuseline.amqp.codec import Properties
 from fuseline.amqp.connection import Connection, back_off
 from fuseline.amqp.failures import channel_error
@@ -80,8 +81,11 @@ class Delivery:
 class Line(ABC):
     """A channel of the consuming connection that deliveries belong to, opened again whenever it ends.
 
-    `generation` is the number of the channel's life. Subclasses say what is done with an open channel.
+    `generation` is the number of the channel's life. Subclasses say what is done with an open channel. `acks_together`
+    deliveries are acknowledged together, or fewer after `ACK_SECONDS`.
     """
+
+    acks_together = 1
 
     def __init__(
         self,
@@ -104,6 +108,8 @@ class Line(ABC):
         self._is_ended = False
         self._failures = 0
         self._timer: Timer | None = None
+        self._acks = Acks()
+        self._ack_timer: Timer | None = None
 
     @property
     def is_ended(self) -> bool:
@@ -125,23 +131,47 @@ class Line(ABC):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.flush_acks()
         channel, self._channel = self._channel, None
-        self.generation += 1
+        self._begin_life()
         if channel is not None and channel.is_open:
             channel.close()
 
     def ack(self, delivery: Delivery, multiple: bool) -> None:
-        """Acknowledge, unless stale."""
+        """Acknowledge soon, unless stale."""
         if self._channel is not None and self._channel.is_open and delivery.generation == self.generation:
-            self._connection.traffic.acks += 1
-            self._channel.basic_ack(delivery.tag, multiple)
+            self._acks.add(delivery.tag, multiple)
+            if self._acks.waiting >= self.acks_together:
+                self.flush_acks()
+            elif self._ack_timer is None:
+                self._ack_timer = self._loop.call_later(ACK_SECONDS, self._acks_are_due)
 
     def nack(self, delivery: Delivery, requeue: bool) -> None:
         """Hand back or dead-letter, unless stale."""
         if self._channel is not None and self._channel.is_open and delivery.generation == self.generation:
             self._connection.traffic.acks += 1
+            self._acks.skip(delivery.tag)
             # Not a reject: on 4.3 a nack does not count towards the queue's delivery limit.
             self._channel.basic_nack(delivery.tag, False, requeue)
+
+    def flush_acks(self) -> None:
+        """Have all acknowledgements sent that wait."""
+        if self._channel is not None and self._channel.is_open:
+            for tag, multiple in self._acks.take():
+                self._connection.traffic.acks += 1
+                self._channel.basic_ack(tag, multiple)
+
+    def _acks_are_due(self) -> None:
+        self._ack_timer = None
+        self.flush_acks()
+
+    def _begin_life(self) -> None:
+        """What was delivered until now is stale: its tags count no more (P4)."""
+        self.generation += 1
+        self._acks = Acks()
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
 
     def _delivery(self, method: Any, properties: Properties, body: bytes) -> Delivery:
         self._connection.traffic.delivered += 1
@@ -174,7 +204,7 @@ class Line(ABC):
 
     def _lost(self, error: FuselineError) -> None:
         self._channel = None
-        self.generation += 1
+        self._begin_life()
         self._on_lost(error)
         if self._connection.pika is not None and not self._is_ended:
             delay = back_off(self._failures, self._limits, self._clock)
@@ -212,6 +242,7 @@ class Consumer(Line):
         super().__init__(name, connection, loop, turn, clock, limits)
         self._private = queue if isinstance(queue, PrivateQueue) else None
         self._prefetch = prefetch
+        self.acks_together = max(1, prefetch // WINDOW_SHARE)
         self._on_message = on_message
         self._on_batch_end = on_batch_end
         self._tell_lost = on_lost
@@ -317,6 +348,7 @@ class Consumer(Line):
         """
         if channel is not self._channel or frame.method.consumer_tag != self._consumer_tag:
             return
+        self.flush_acks()
         self._lost(BrokerUnavailableError(f"RabbitMQ cancelled the consumer of queue {self.queue!r}"))
         channel.close()
 

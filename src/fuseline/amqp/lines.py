@@ -77,6 +77,11 @@ class Lines:
         for getter in self._getters.values():
             getter.open()
 
+    def flush_acks(self) -> None:
+        """Have all acknowledgements sent that wait."""
+        for consumer in self._consumers:
+            consumer.flush_acks()
+
     def fail_gets(self, error: FuselineError) -> None:
         """Whoever waits for a message gets the error."""
         for getter in self._getters.values():

@@ -283,7 +283,10 @@ class Link:
         return self._lines.consume(queue, prefetch, on_message, on_batch_end, on_lost)
 
     def ack(self, delivery: Delivery, *, multiple: bool = False) -> None:
-        """Acknowledge (`multiple`: and all before it on its channel). Does nothing for a stale delivery."""
+        """Acknowledge (`multiple`: and all before it on its channel). Does nothing for a stale delivery.
+
+        Acknowledgements wait for each other, up to 20 ms or a quarter of the prefetch.
+        """
         if delivery.line is not None:
             delivery.line.ack(delivery, multiple)
 
@@ -414,6 +417,7 @@ class Link:
         self._calls.fail_all(error)
         self._publisher.fail_all(error)
         self._apart.fail_all(error)
+        self._lines.flush_acks()
         self._lines.fail_gets(error)
         self._errands.fail(error)
         left = [self._publishing, self._consuming]
