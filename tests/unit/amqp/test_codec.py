@@ -56,6 +56,17 @@ def test_every_json_parser_reads_it(value: Any) -> None:
     assert json.loads(encode(value)) == value
 
 
+def report(result: Any) -> StepReport:
+    return StepReport(
+        workflow_id="w",
+        instance_id="i",
+        step_name="s",
+        state=Status.SUCCEEDED,
+        result=result,
+        finished_at=1.0,
+    )
+
+
 @pytest.mark.parametrize(
     ("value", "place"),
     [
@@ -66,15 +77,12 @@ def test_every_json_parser_reads_it(value: Any) -> None:
         (Model(inner=[math.nan]), "inner[0]"),
         ({"d": Data(math.inf)}, "d.number"),
         (
-            StepReport(
-                workflow_id="w",
-                instance_id="i",
-                step_name="s",
-                state=Status.SUCCEEDED,
-                result={"a": [math.nan]},
-            ),
+            report({"a": [math.nan]}),
             "a[0]",
         ),
+        (report({"a": None, "b": [math.inf]}), "b[0]"),
+        (report({"text": "null", "m": Model(number=math.nan)}), "m.number"),
+        (report(math.nan), "result"),
         ({"a": "\ud800"}, "a is a lone surrogate"),
         ({"a": ["x", "\udfff y"]}, "a[1] is a lone surrogate"),
         ({"\ud800": 1}, "key '\\ud800'"),
@@ -91,6 +99,12 @@ def test_what_json_cannot_express_is_named_with_its_place(value: Any, place: str
 def test_texts_that_only_look_like_numbers_that_are_none_may_pass() -> None:
     value = {"a": "NaN", "b": ["Infinity"], "NaN": None}
     assert decode(encode(value)) == value
+
+
+@pytest.mark.parametrize("text", ["Infinity", "1e999", "0193e123", "9" * 300, "x 1e+0309"])
+def test_texts_that_only_look_like_numbers_that_are_too_large_are_read(text: str) -> None:
+    value = {"id": "0193e12300e000", "a": [text, 1e300, -1.5e-305], text: None}
+    assert decode(json.dumps(value).encode()) == value
 
 
 def test_a_value_that_contains_itself_is_refused() -> None:
