@@ -57,7 +57,7 @@ class Acks:
         if below:
             last = max(below)
             found.insert(0, (last, last > self._told))
-            self._told = last + 1
+            self._told = max(self._told, last + 1)
         self._untold.clear()
         self.waiting = 0
         return found

@@ -25,6 +25,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote, unquote
 
@@ -63,6 +64,14 @@ def encode_part(value: str, *, keep_dots: bool = False) -> str:
     Dots are encoded, because they separate the parts, unless `keep_dots`, which is for a last part. What would be
     longer is cut and ends in `~` and a hash; `~` occurs in no other result.
     """
+    if value.isascii() and value.isalnum() and len(value) <= _MAX_PART:
+        return value
+    return _encode_odd_part(value, keep_dots)
+
+
+# Ids of workflows and names of events, for each message again. A text that is no UTF-8 raises each time.
+@lru_cache(maxsize=4096)
+def _encode_odd_part(value: str, keep_dots: bool) -> str:
     # quote() never touches `.` and `~`, which matter here.
     encoded = quote(value, safe="").replace("~", "%7E")
     if not keep_dots:
@@ -104,8 +113,7 @@ class Topology:
 
     def workflow_of_reports(self, exchange: str) -> str | None:
         """The workflow whose `reports_exchange` this is; None when it is none, or its id was too long to be kept whole."""
-        workflow_id = unquote(exchange.removeprefix(f"{self.prefix}.reports."))
-        return workflow_id if exchange == self.reports_exchange(workflow_id) else None
+        return _workflow_of_reports(self, exchange)
 
     @property
     def commands_exchange(self) -> str:
@@ -264,3 +272,9 @@ class Topology:
 
 def _at_most(messages: int) -> dict[str, Any]:
     return {"max-length": messages, "overflow": "reject-publish"}
+
+
+@lru_cache(maxsize=4096)
+def _workflow_of_reports(topology: Topology, exchange: str) -> str | None:
+    workflow_id = unquote(exchange.removeprefix(f"{topology.prefix}.reports."))
+    return workflow_id if exchange == topology.reports_exchange(workflow_id) else None

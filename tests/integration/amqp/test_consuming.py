@@ -107,7 +107,7 @@ def test_a_channel_closed_under_us_is_renewed_and_its_tags_are_never_acked_on_th
     link: AnyLink, steps: str, send: Callable[..., None], amqp_url: str
 ) -> None:
     send(b"a", b"b")
-    taker = Taker(link, steps)
+    taker = Taker(link, steps, prefetch=2)  # so few that no acknowledgement waits for another
     old = [taker.delivery(), taker.delivery()]
     # Acknowledging twice is an error to RabbitMQ, which closes the channel: what is unacknowledged goes back.
     taker.ack(old[0])
