@@ -1,10 +1,10 @@
 """Events for whoever listens, at next to no cost where nobody does (P8).
 
 Whether a queue is bound for an event only publishing tells, and a message for each event that nobody hears would cost a
-coordinator a good part of its speed. So the events of a moment are asked for together: one empty message, a probe, with
-all of their keys. RabbitMQ returns it when no queue is bound for any of them, and then none is sent; else all are. The
-keys travel as `BCC`, which RabbitMQ takes away before a listener gets the probe: nobody learns of runs that he may not
-watch.
+coordinator a good part of its speed. So the events of a moment (50 ms, many hops of a chain) are asked for together: one
+empty message, a probe, with all of their keys. RabbitMQ returns it when no queue is bound for any of them, and then none
+is sent; else all are. The keys travel as `BCC`, which RabbitMQ takes away before a listener gets the probe: nobody learns
+of runs that he may not watch.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from fuseline.ledger import Outcome
 
 log = logging.getLogger(__name__)
 
+GATHER_SECONDS: Final = 0.05
+"""How long an event may wait for others: a probe for each hop of a lone run would be a third of its messages."""
+EVENTS_AT_ONCE: Final = 1_000
+"""More than this do not wait (P6)."""
 KEYS_AT_ONCE: Final = 100
 """Keys of one probe: they go into one frame of headers."""
 MAX_PROBES: Final = 50
@@ -57,7 +61,7 @@ class Announcer:
                 if len(self._asked) >= MAX_PROBES:
                     return
                 self._open = _Asked()
-                self._link.call_later(0.0, self._ask_rest)
+                self._link.call_later(GATHER_SECONDS, self._ask_rest)
             key = self._topology.events_key(outcome.workflow_id, outcome.instance_id, notice.kind)
             body = {
                 "kind": notice.kind,
@@ -71,8 +75,12 @@ class Announcer:
             }
             self._open.events.append((key, body, outcome.instance_id))
             self._open.keys[key] = None
-            if len(self._open.keys) >= KEYS_AT_ONCE:
+            if len(self._open.keys) >= KEYS_AT_ONCE or len(self._open.events) >= EVENTS_AT_ONCE:
                 self._ask_rest()
+
+    def stop(self) -> None:
+        """Wait for no more events."""
+        self._ask_rest()
 
     def _ask_rest(self) -> None:
         asked, self._open = self._open, None

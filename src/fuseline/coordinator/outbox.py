@@ -80,6 +80,7 @@ class Outbox:
     def stop(self) -> None:
         """Nothing more is assigned, and what is not confirmed by now is never done: it is offered again by the next."""
         self._is_stopped = True
+        self._announcer.stop()
 
     def assign(self, outcome: Outcome, assignment: StepAssignment, on_done: Callable[[], None]) -> None:
         """Put an assignment into its queue; `on_done` when RabbitMQ has it, or when it is left to the sweep.

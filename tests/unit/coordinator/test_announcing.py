@@ -111,6 +111,21 @@ def test_one_probe_asks_for_so_many_keys_and_no_more(link: FakeLink, announcer: 
     assert [len(keys) for keys, _ in link.probes] == [announcing.KEYS_AT_ONCE, 1]
 
 
+def test_many_events_do_not_wait_for_the_end_of_the_moment(link: FakeLink, announcer: Announcer) -> None:
+    for _ in range(announcing.EVENTS_AT_ONCE):
+        assert link.probes == []
+        announcer.tell(outcome("i", "step_finished"))
+    assert [keys for keys, _ in link.probes] == [["w.i.step_finished"]]
+
+
+def test_whoever_stops_asks_for_what_waits(link: FakeLink, announcer: Announcer) -> None:
+    announcer.stop()
+    announcer.tell(outcome("i", "workflow_finished"))
+    announcer.stop()
+    link.end_of_moment()
+    assert [keys for keys, _ in link.probes] == [["w.i.workflow_finished"]]
+
+
 def test_what_waits_for_answers_is_bounded(link: FakeLink, announcer: Announcer) -> None:
     """RabbitMQ is away: events are dropped, and told again when it has answered."""
     for _ in range(announcing.MAX_PROBES + 5):
