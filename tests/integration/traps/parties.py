@@ -58,6 +58,12 @@ def success(of: StepAssignment) -> StepReport:
     )
 
 
+def be_hasty(patch: pytest.MonkeyPatch, broker: AmqpBroker, seconds: float) -> None:
+    """Give all calls of a broker so much time."""
+    patch.setattr(broker, "_call_seconds", seconds)
+    patch.setattr(broker._asking, "_call_seconds", seconds)
+
+
 def error_of(call: Callable[[], object]) -> Exception | None:
     """What the call raises by itself, without waiting for ever for one that hangs."""
     ended: queue.Queue[Exception | None] = queue.Queue()

@@ -16,7 +16,7 @@ from fuseline.testing.proxy import TcpProxy
 from fuseline.testing.servers import PrivateRabbitMQ
 from tests.integration.amqp.harness import wait_until
 from tests.integration.traps.conftest import Gather
-from tests.integration.traps.parties import PATIENCE_SECONDS, one_step, take
+from tests.integration.traps.parties import PATIENCE_SECONDS, be_hasty, one_step, take
 
 HASTY_SECONDS = 1.0
 SCHEMA = one_step()
@@ -64,7 +64,7 @@ def test_calls_of_a_blocked_broker_say_so_in_time_and_can_be_repeated(
         lambda: broker.register_worker([SCHEMA]),
     ]
     with alarm(rabbitmq_server), monkeypatch.context() as patch:
-        patch.setattr(broker, "_call_seconds", HASTY_SECONDS)
+        be_hasty(patch, broker, HASTY_SECONDS)
         for call in calls:
             with pytest.raises(BrokerBusyError, match="memory or disk"):
                 call()

@@ -18,7 +18,7 @@ from fuseline.testing.proxy import TcpProxy, Where
 from fuseline.testing.servers import PrivateRabbitMQ
 from tests.integration.amqp.harness import wait_until
 from tests.integration.traps.conftest import Gather
-from tests.integration.traps.parties import PATIENCE_SECONDS, Party, error_of, success, take
+from tests.integration.traps.parties import PATIENCE_SECONDS, Party, be_hasty, error_of, success, take
 
 HASTY_SECONDS = 1.0
 FLOW = graph("chain", {"a": ["b"]})
@@ -52,7 +52,7 @@ class Caller:
     def fail(self, patch: pytest.MonkeyPatch) -> list[Exception | None]:
         """Make each call with little patience: what it raises."""
         with patch.context() as hasty:
-            hasty.setattr(self.broker, "_call_seconds", HASTY_SECONDS)
+            be_hasty(hasty, self.broker, HASTY_SECONDS)
             return [error_of(call) for call in self.calls]
 
 
