@@ -11,6 +11,7 @@ from fuseline.amqp.traffic import Traffic
 from fuseline.bench.flows import workflows
 from fuseline.bench.parent import Parent
 from fuseline.bench.works import Work
+from fuseline.collecting import keep_what_is_loaded
 from fuseline.coordinator import Coordinator
 from fuseline.notify import Notifier
 from fuseline.settings import Settings
@@ -67,6 +68,7 @@ def run_coordinator(parent: Parent) -> None:
         ),
         coordinator.stop,
     )
+    keep_what_is_loaded()
     try:
         profiled(coordinator.run, job.get("profile"))
     finally:
@@ -86,4 +88,5 @@ def run_worker(parent: Parent) -> None:
         notifier=_Telling(parent),
     )
     parent.listen(lambda _question: parent.tell(_traffic(worker.traffic)), worker.stop)
+    keep_what_is_loaded()
     profiled(worker.run, job.get("profile"))

@@ -11,6 +11,7 @@ import typer
 
 from fuseline.cli.options import command
 from fuseline.cli.wiring import amqp_urls, open_database, rules_of, topology_of
+from fuseline.collecting import keep_what_is_loaded
 from fuseline.coordinator import Coordinator
 from fuseline.notify import Notifier
 from fuseline.settings import Settings
@@ -32,6 +33,7 @@ def coordinator(settings: Settings) -> None:
             batch=settings.batch,
             notifier=Notifier(),
         )
+        keep_what_is_loaded()
         with stopping_on_signals(daemon.stop):
             daemon.run()
     finally:

@@ -8,6 +8,7 @@ import typer
 
 from fuseline.cli.options import command
 from fuseline.cli.wiring import amqp_urls, topology_of
+from fuseline.collecting import keep_what_is_loaded
 from fuseline.notify import Notifier
 from fuseline.settings import Settings
 from fuseline.worker import Worker
@@ -42,7 +43,7 @@ def worker(
 ) -> None:
     """Execute the steps of workflows until SIGTERM or Ctrl-C, which let it finish what it has; twice ends it at once."""
     where = settings.http_url or ",".join(amqp_urls(settings))
-    Worker(
+    one = Worker(
         where,
         workflows,
         concurrency=concurrency,
@@ -51,4 +52,6 @@ def worker(
         topology=topology_of(settings),
         settings=settings,
         notifier=Notifier(),
-    ).run()
+    )
+    keep_what_is_loaded()
+    one.run()
