@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from fuseline.engine.facts import fact
 from fuseline.engine.state import DeadLetter, JoinRow, LetterKey, RunRow, StepRow
 from fuseline.model.status import RunStatus
 
@@ -22,7 +23,7 @@ class Verdict(StrEnum):
     EARLY = "early"  # it goes on from a report that is not recorded yet: to be asked again soon
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class QueueStep:
     """Hand this attempt to the workers. `again`: it was handed out before and may still be on its way."""
 
@@ -31,7 +32,7 @@ class QueueStep:
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class StopSteps:
     """Tell whoever executes steps of this run to stop; `spare` names those that go on.
 
@@ -42,14 +43,14 @@ class StopSteps:
     replays: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class FinishRun:
     """The run has ended: tell those who wait for it."""
 
     status: RunStatus
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class StopHolder:
     """Tell one worker not to go on with this attempt: it is not the holder's.
 
@@ -65,7 +66,7 @@ class StopHolder:
 Effect = QueueStep | StopSteps | StopHolder | FinishRun
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class Notice:
     """One line for traces and for the events exchange. `kind` is e.g. `step_finished`; step None: about the run."""
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from fuseline.engine.facts import fact
 from fuseline.model.messages import PolicyDecision, StepError
 from fuseline.model.status import Status
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class RunDispatched:
     """A run was asked for. The snapshot holds its fresh header (or, asked twice, the known one)."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class StepClaimed:
     """A worker took an attempt and keeps it by a lease. `lease_seconds` None: the rules' lease."""
 
@@ -24,7 +24,7 @@ class StepClaimed:
     lease_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class StepReported:
     """A worker says how an attempt ended. `redelivered`: this report may have been recorded before.
 
@@ -46,7 +46,7 @@ class StepReported:
     continued_from: tuple[str, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class StepExpired:
     """The assignment of an attempt waited in its queue past its expiry and was dead-lettered.
 
@@ -58,7 +58,7 @@ class StepExpired:
     redelivered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class StepPoisoned:
     """RabbitMQ gave up redelivering an attempt: each delivery took its worker down.
 
@@ -70,7 +70,7 @@ class StepPoisoned:
     redelivered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class StepVanished:
     """An attempt's assignment is in its queue no longer, and nobody who might have taken it has said a word."""
 
@@ -78,7 +78,7 @@ class StepVanished:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class StepOvertaken:
     """What was queued long after an attempt's assignment has come out of the queue, and of that one nothing was heard."""
 
@@ -86,7 +86,7 @@ class StepOvertaken:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class StepReleased:
     """The holder of an attempt gives it back unfinished (it drains): that is no fault of the step's.
 
@@ -99,7 +99,7 @@ class StepReleased:
     redelivered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class HolderLost:
     """The holder of an attempt is known to be gone. `holder` None: whoever holds it."""
 
@@ -108,7 +108,7 @@ class HolderLost:
     holder: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class StepDuePassed:
     """A step's `due_at` has passed. `renewed_until`: the time that its holder's heartbeats have carried the lease to."""
 
@@ -116,17 +116,17 @@ class StepDuePassed:
     renewed_until: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class RunDuePassed:
     """The run's own deadline has passed."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class CancelRequested:
     """Somebody wants the run ended."""
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class StepReplayed:
     """An operator gives a step that failed for good with this attempt a fresh one.
 
@@ -138,7 +138,7 @@ class StepReplayed:
     redelivered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class DeadLetterDiscarded:
     """An operator leaves a step that failed for good with this attempt as it is."""
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from fuseline.engine.effects import Notice, StopHolder, StopSteps, Verdict
 from fuseline.engine.events import Event
+from fuseline.engine.facts import fact
 from fuseline.errors import CallerError
 from fuseline.model.messages import StepAssignment
 from fuseline.model.status import RunStatus
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class Dispatch:
     """A run to begin. Twice the same `instance_id` is one run (P3)."""
 
@@ -23,7 +24,7 @@ class Dispatch:
     inputs: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@fact(frozen=True, slots=True)
 class Occurrence:
     """An event of a run. `workflow_id`, where given, must be the run's own: it is what the sender is trusted for."""
 

@@ -57,7 +57,20 @@ class PolicyDecision(BaseModel):
     delay_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
-class StepAssignment(BaseModel):
+class _Message(BaseModel):
+    @classmethod
+    def of_checked(cls, values: dict[str, Any]) -> Self:
+        """What `model_construct` makes of a value for each field, in a third of the time; `values` becomes its own."""
+        made = cls.__new__(cls)
+        put = object.__setattr__
+        put(made, "__dict__", values)
+        put(made, "__pydantic_fields_set__", set(values))
+        put(made, "__pydantic_extra__", None)
+        put(made, "__pydantic_private__", None)
+        return made
+
+
+class StepAssignment(_Message):
     """One attempt of one step, handed to a worker.
 
     `payload` is `{"workflow_inputs": {...}, "results": {step: value}}`, and for a step with OR groups also `"winners":
@@ -79,19 +92,8 @@ class StepAssignment(BaseModel):
     timeout_seconds: float | None = None
     replays: int = Field(default=0, ge=0)
 
-    @classmethod
-    def of_checked(cls, values: dict[str, Any]) -> Self:
-        """What `model_construct` makes of a value for each field, in a third of the time; `values` becomes its own."""
-        made = cls.__new__(cls)
-        put = object.__setattr__
-        put(made, "__dict__", values)
-        put(made, "__pydantic_fields_set__", set(values))
-        put(made, "__pydantic_extra__", None)
-        put(made, "__pydantic_private__", None)
-        return made
 
-
-class StepReport(BaseModel):
+class StepReport(_Message):
     """How an attempt ended.
 
     `state` is SUCCEEDED, FAILED, SKIPPED (by the step's own condition) or CANCELLED. `action` names the edge to take;

@@ -28,6 +28,7 @@ MAX_DIGITS: Final = 4300
 _ANY: Final = TypeAdapter[Any](Any)
 _LONG_NUMBER: Final = re.compile(rb"\d{%d}" % (MAX_DIGITS + 1))
 _UNTYPED: Final = (Any, object)
+_NESTING: Final = (dict, list)
 _MAX_PROBLEMS = 3
 
 
@@ -97,10 +98,11 @@ _adapter = lru_cache(maxsize=4096)(_new_adapter)
 
 def fresh(value: Any) -> Any:
     """A JSON value whose lists and objects are nobody else's: a step that changes one changes no other step's."""
-    if type(value) is dict:
-        return {key: fresh(one) for key, one in value.items()}
-    if type(value) is list:
-        return [fresh(one) for one in value]
+    kind = type(value)
+    if kind is dict:
+        return {key: fresh(one) if type(one) in _NESTING else one for key, one in value.items()}
+    if kind is list:
+        return [fresh(one) if type(one) in _NESTING else one for one in value]
     return value
 
 

@@ -215,19 +215,22 @@ class Invocation:
         decision: PolicyDecision | None = None,
     ) -> StepReport:
         assignment = self._assignment
-        return StepReport(
-            workflow_id=assignment.workflow_id,
-            instance_id=assignment.instance_id,
-            step_name=assignment.step_name,
-            attempt=assignment.attempt,
-            state=state,
-            result=result,
-            action=action,
-            error=error,
-            decision=decision,
-            started_at=self._started_at,
-            finished_at=self._clock.now(),
-        )
+        values = {
+            "workflow_id": assignment.workflow_id,
+            "instance_id": assignment.instance_id,
+            "step_name": assignment.step_name,
+            "state": state,
+            "result": result,
+            "attempt": assignment.attempt,
+            "action": action,
+            "error": error,
+            "decision": decision,
+            "worker_id": None,
+            "started_at": self._started_at,
+            "finished_at": self._clock.now(),
+        }
+        # All of it has been checked, but for an action, which a body makes up.
+        return StepReport.of_checked(values) if action is None else StepReport(**values)
 
 
 def crash_report(assignment: StepAssignment, error: BaseException, cause: Cause = Cause.ERROR) -> StepReport:

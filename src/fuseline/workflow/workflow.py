@@ -21,7 +21,7 @@ from fuseline.workflow.depends import StepLike, step_likes
 from fuseline.workflow.export import export_yaml, to_mermaid
 from fuseline.workflow.graph import Graph, Node, discover, given
 from fuseline.workflow.hooks import hooks_of, is_coroutine_function
-from fuseline.workflow.inputs import check_inputs, inputs_schema, plain_inputs
+from fuseline.workflow.inputs import check_inputs, input_parameters, inputs_schema, plain_inputs
 from fuseline.workflow.naming import snake_case
 from fuseline.workflow.policies import Policy, StepPolicy, WorkflowPolicy, policy_from_spec
 from fuseline.workflow.step import Step
@@ -206,7 +206,7 @@ class Workflow:
     # ---- inside
 
     def _check(self, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
-        return check_inputs(self.workflow_id, self._parameters(), inputs)
+        return check_inputs(self.workflow_id, self._input_parameters, inputs)
 
     def _values(self, finished: Finished, raise_on_failure: bool) -> Any:
         if raise_on_failure:
@@ -234,6 +234,7 @@ class Workflow:
         self.watchers = tuple(watchers)
         own = {name: _policies_of(node, for_steps) for name, node in self._graph.nodes.items()}
         self._bound = {name: self._bind(node, own[name]) for name, node in self._graph.nodes.items()}
+        self._input_parameters = input_parameters(self._parameters())
         try:
             self._schema = WorkflowSchema(
                 workflow_id=self.workflow_id,
