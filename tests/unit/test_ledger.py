@@ -34,9 +34,36 @@ def test_a_batch_is_one_transaction_one_save_and_few_loads_whatever_its_size() -
     assert (storage.transactions, len(storage.saves)) == (1, 1)
     storage.forget()
     outcomes = ledger.apply([happened(ok("a"), i) for i in ids])
-    assert (storage.transactions, len(storage.saves), len(storage.loads)) == (1, 1, 3)
+    assert (storage.transactions, len(storage.saves), len(storage.loads)) == (1, 1, 2)
     assert [outcome.instance_id for outcome in outcomes] == ids
     assert all(handed_out(outcome) == [("b", 1)] for outcome in outcomes)
+
+
+def test_a_report_that_names_its_workflow_takes_one_load() -> None:
+    """What its run's version will ask for is guessed to be what the latest one asked for."""
+    ledger, storage, _ = ledger_with(parse("a -> b"))
+    ledger.apply([Dispatch("g", "1", "i", {"n": 1})])
+    storage.forget()
+    (outcome,) = ledger.apply([Occurrence("i", ok("a"), "g")])
+    assert len(storage.loads) == 1
+    assert handed_out(outcome) == [("b", 1)]
+    assert outcome.assignments[0].payload["workflow_inputs"] == {"n": 1}
+
+
+def test_a_wrong_guess_costs_a_load_and_nothing_else() -> None:
+    """P2: another version was asked for last, in which the step leads elsewhere."""
+    ledger, storage, _ = ledger_with(parse("a -> c; b -> c"))
+    ledger.register([parse("a; b").model_copy(update={"version": "2"})])
+    ledger.apply([Dispatch("g", "1", "old", {"n": 1})])
+    ledger.apply([Dispatch("g", "2", "new")])
+    storage.forget()
+    (outcome,) = ledger.apply([Occurrence("old", ok("a"), "g")])
+    assert len(storage.loads) == 2
+    assert handed_out(outcome) == []
+    ledger.apply([Occurrence("new", ok("a"), "g")])
+    (outcome,) = ledger.apply([Occurrence("old", ok("b"), "g")])
+    assert handed_out(outcome) == [("c", 1)]
+    assert outcome.assignments[0].payload["workflow_inputs"] == {"n": 1}
 
 
 def test_rows_are_written_in_the_order_of_their_keys_so_that_writers_do_not_wait_for_each_other() -> None:
@@ -181,7 +208,7 @@ def test_an_event_reads_and_writes_as_many_rows_in_a_wide_run_as_in_a_narrow_one
         (saved,) = storage.saves
         counts.append((read, len(saved.runs), len(saved.steps), len(saved.joins)))
     assert (
-        counts[0] == counts[1] == ([1, 2, 1], 0, 2, 1)
+        counts[0] == counts[1] == ([2, 1, 1], 0, 2, 1)
     )  # the header stays as it is: one step ended, one was opened
 
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from fuseline.engine import JoinRow, Plan, Snapshot, wanted
 from fuseline.engine.effects import Decision, QueueStep, Verdict
+from fuseline.engine.events import StepReported
 from fuseline.engine.state import DeadLetter, LetterKey, RunRow, StepRow
 from fuseline.errors import UnknownWorkflowError
 from fuseline.ledger.deciding import Decider, Pair
 from fuseline.ledger.definitions import Definitions
 from fuseline.ledger.items import Dispatch, Occurrence, Outcome, Then
 from fuseline.model.messages import StepAssignment
-from fuseline.storage.base import Changes, Key, Transaction, Wanted
+from fuseline.storage.base import Changes, Key, Loaded, Transaction, Wanted
 
 
 class Batch(Decider):
@@ -87,7 +88,10 @@ class Batch(Decider):
         snapshots = self.snapshots
         new = {item.instance_id for item in items} - snapshots.keys()
         if new:
-            snapshots.update((i, Snapshot(run)) for i, run in self.tx.load(Wanted(new)).runs.items())
+            want = self._guess(new, items)
+            found = self.tx.load(want)
+            snapshots.update((i, Snapshot(run)) for i, run in found.runs.items())
+            self._put(want, found)
         want_steps: set[Key] = set()
         want_joins: set[Key] = set()
         for item in items:
@@ -110,6 +114,34 @@ class Batch(Decider):
         if want_steps or want_joins:
             self._load(Wanted(steps=want_steps, joins=want_joins))
 
+    def _guess(self, new: set[str], items: Sequence[Dispatch | Occurrence]) -> Wanted:
+        """What will most likely be needed of new runs, before their headers say of which version they are.
+
+        It is a way to the storage less. What is guessed wrong is not looked at, and what is missing is loaded then.
+        """
+        want_steps: set[Key] = set()
+        want_joins: set[Key] = set()
+        want_inputs: set[str] = set()
+        for item in items:
+            if isinstance(item, Dispatch) or item.instance_id not in new:
+                continue
+            i, event = item.instance_id, item.event
+            plan = None if item.workflow_id is None else self.definitions.guess(item.workflow_id)
+            if plan is None:
+                if (name := getattr(event, "step", None)) is not None:
+                    want_steps.add((i, name))
+                continue
+            steps, joins = wanted(plan, event)
+            for name in steps:
+                want_steps.add((i, name))
+            for name in joins:
+                want_joins.add((i, name))
+            if isinstance(event, StepReported) and event.continues_with is None:
+                step = plan.step(event.step)
+                if step is not None and len(joins) < len(step.out):
+                    want_inputs.add(i)
+        return Wanted(new, steps=want_steps, joins=want_joins, inputs=want_inputs)
+
     def _plan(self, workflow_id: str, version: str) -> Plan:
         """Looked up once in a batch."""
         key = workflow_id, version
@@ -119,12 +151,16 @@ class Batch(Decider):
         return plan
 
     def _load(self, want: Wanted) -> None:
-        found = self.tx.load(want)
+        self._put(want, self.tx.load(want))
+
+    def _put(self, want: Wanted, found: Loaded) -> None:
         snapshots = self.snapshots
         for key in want.steps:
-            snapshots[key[0]].steps.setdefault(key[1], found.steps.get(key))
+            if (snapshot := snapshots.get(key[0])) is not None:
+                snapshot.steps.setdefault(key[1], found.steps.get(key))
         for key in want.joins:
-            snapshots[key[0]].joins.setdefault(key[1], found.joins.get(key))
+            if (snapshot := snapshots.get(key[0])) is not None:
+                snapshot.joins.setdefault(key[1], found.joins.get(key))
         if want.inputs:
             self.inputs.update(found.inputs)
         if want.whole:

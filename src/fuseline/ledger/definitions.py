@@ -32,6 +32,7 @@ class Definitions:
         self.clock = clock
         self.rules = rules
         self._known: dict[tuple[str, str], _Definition] = {}
+        self._last: dict[str, Plan] = {}
 
     def register(self, schemas: Iterable[WorkflowSchema], worker: WorkerView | None = None) -> None:
         """Make workflow versions known, and the worker that executes them, all or nothing.
@@ -99,7 +100,12 @@ class Definitions:
 
     def plan_within(self, tx: Transaction, key: tuple[str, str]) -> Plan:
         """The same as `plan`, read in a transaction that is open already."""
-        return (self._fresh(key) or self._read_definition(tx, key)).plan
+        plan = self._last[key[0]] = (self._fresh(key) or self._read_definition(tx, key)).plan
+        return plan
+
+    def guess(self, workflow_id: str) -> Plan | None:
+        """The plan of this workflow that was asked for last: most likely that of its next run, too. None: no idea."""
+        return self._last.get(workflow_id)
 
     def _fresh(self, key: tuple[str, str]) -> _Definition | None:
         found = self._known.get(key)

@@ -198,7 +198,7 @@ def test_the_hot_statements_go_by_an_index_however_small_the_tables_were(
     with storage._reading() as session:
         for name in hot:
             statement = getattr(s, name)
-            plan = session._cursor.execute(f"EXPLAIN {statement.text}", arrays | values).fetchall()  # type: ignore[attr-defined]
+            plan = session._connection.execute(f"EXPLAIN {statement.text}", arrays | values).fetchall()  # type: ignore[attr-defined]
             text = "\n".join(line for (line,) in plan)
             assert "Seq Scan" not in text, text
             assert "Hash Join" not in text, text

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg import errors
@@ -81,34 +81,36 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
-        with self._session(autocommit=True) as session:
+        with self._connected() as driver, _counted(self, _PostgresSession(driver)) as session:
             yield session
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        with self._session(autocommit=False) as session:
-            yield session
+        with self._connected() as driver:
+            try:
+                # What is not waited for goes out with what is: a batch takes two round trips, BEGIN and COMMIT included.
+                with driver.pipeline() as line, _counted(self, _PipelineSession(driver, line)) as session:
+                    driver.execute("BEGIN")
+                    yield session
+                    committed = driver.execute("COMMIT")
+            except BaseException:
+                if not driver.closed:
+                    driver.rollback()
+                raise
+            if committed.statusmessage != "COMMIT":
+                raise StorageUnavailableError(f"the database did not commit: {committed.statusmessage}")
         self.commits += 1
 
     @contextmanager
-    def _session(self, *, autocommit: bool) -> Iterator[Session]:
+    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
         self._check_open()
         with explained():
             connection = self._connect()
-            driver: Any = connection.driver_connection
+            driver = cast("psycopg.Connection[Any]", connection.driver_connection)
             try:
-                driver.autocommit = autocommit
-                session = _PostgresSession(driver)
-                try:
-                    yield session
-                    if not autocommit:
-                        driver.commit()
-                except BaseException:
-                    if not driver.closed:
-                        driver.rollback()
-                    raise
-                finally:
-                    self.statements += session.executed
+                if not driver.autocommit:
+                    driver.autocommit = True
+                yield driver
             finally:
                 self._give_back(connection)
 
@@ -118,7 +120,6 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
         if used_at is not None and time.monotonic() - used_at > IDLE_SECONDS:
             driver: Any = connection.driver_connection
             try:
-                driver.autocommit = True
                 driver.execute("SELECT 1")
             except psycopg.OperationalError:
                 # The others are as old: none of them is tried.
@@ -142,10 +143,20 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
             return float(session.all(self._sql.now)[0][0])
 
 
+@contextmanager
+def _counted(storage: SqlRuntimeStorage, session: Session) -> Iterator[Session]:
+    try:
+        yield session
+    finally:
+        storage.statements += session.executed
+
+
 class _PostgresSession(Session):
+    """Waits for each answer."""
+
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         super().__init__()
-        self._cursor = connection.cursor()
+        self._connection = connection
 
     def all(self, statement: Statement, **parameters: Any) -> list[Row]:
         return self._execute(statement, parameters).fetchall()
@@ -154,25 +165,53 @@ class _PostgresSession(Session):
         return self._execute(statement, parameters).rowcount
 
     def of_keys(self, statement: Statement, keys: Iterable[tuple[str, str]]) -> list[Row]:
-        pairs = list(keys)
-        parameters = {"firsts": [pair[0] for pair in pairs], "seconds": [pair[1] for pair in pairs]}
-        return self._execute(statement, parameters).fetchall()
+        return self._execute(statement, _keys(keys)).fetchall()
 
-    def write(self, statement: Statement, rows: Sequence[Row]) -> int:
+    def write(self, statement: Statement, rows: Sequence[Row]) -> None:
         columns = statement.columns
         text = _dumps([dict(zip(columns, row, strict=True)) for row in rows])
         if len(text) > STATEMENT_BYTES and len(rows) > 1:
             half = len(rows) // 2
-            return self.write(statement, rows[:half]) + self.write(statement, rows[half:])
-        return self._execute(statement, {"rows": text}).rowcount
+            self.write(statement, rows[:half])
+            self.write(statement, rows[half:])
+        else:
+            self._execute(statement, {"rows": text})
+
+    def write_one(self, statement: Statement, row: Row) -> bool:
+        text = _dumps([dict(zip(statement.columns, row, strict=True))])
+        return self.run(statement, rows=text) > 0
 
     def _execute(self, statement: Statement, parameters: dict[str, Any]) -> psycopg.Cursor[Any]:
         self.executed += 1
         try:
             # Prepared at once: what is executed here is executed for as long as the connection lives.
-            return self._cursor.execute(statement.text, parameters, prepare=True)
+            return self._connection.execute(statement.text, parameters, prepare=True)
         except UnicodeEncodeError as error:
             raise CallerError(f"a text that PostgreSQL cannot hold: {error}") from error
+
+
+class _PipelineSession(_PostgresSession):
+    """Sends what is executed with the next statement whose answer is looked at, and waits then for all of them."""
+
+    def __init__(self, connection: psycopg.Connection[Any], line: psycopg.Pipeline) -> None:
+        super().__init__(connection)
+        self._line = line
+
+    def ask(self, statement: Statement, **parameters: Any) -> Callable[[], list[Row]]:
+        return self._execute(statement, parameters).fetchall
+
+    def ask_keys(self, statement: Statement, keys: Iterable[tuple[str, str]]) -> Callable[[], list[Row]]:
+        return self._execute(statement, _keys(keys)).fetchall
+
+    def run(self, statement: Statement, **parameters: Any) -> int:
+        changed = self._execute(statement, parameters)
+        self._line.sync()
+        return changed.rowcount
+
+
+def _keys(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    pairs = list(keys)
+    return {"firsts": [pair[0] for pair in pairs], "seconds": [pair[1] for pair in pairs]}
 
 
 def _dumps(rows: list[dict[str, Any]]) -> str:

@@ -178,7 +178,13 @@ class _SqliteSession(Session):
         except (UnicodeEncodeError, OverflowError) as error:
             raise CallerError(f"what SQLite cannot hold: {error}") from error
 
-    def write(self, statement: Statement, rows: Sequence[Row]) -> int:
+    def write(self, statement: Statement, rows: Sequence[Row]) -> None:
+        self._write(statement, rows)
+
+    def write_one(self, statement: Statement, row: Row) -> bool:
+        return self._write(statement, [row]) > 0
+
+    def _write(self, statement: Statement, rows: Sequence[Row]) -> int:
         self.executed += 1
         if statement.names != statement.columns:
             places = [statement.columns.index(name) for name in statement.names]

@@ -17,27 +17,37 @@ from fuseline.storage.transaction import Changes, Due, Key, Loaded, StoredSchema
 def load_rows(session: Session, statements: Statements, wanted: Wanted, *, lock: bool) -> Loaded:
     """The wanted rows that exist."""
     found = Loaded()
+    # All are asked for before the first answer is read, the runs first: rows of a run are only read once it is locked.
+    runs = steps = joins = inputs = _nothing
     if wanted.runs:
         load_runs = statements.load_runs_locked if lock else statements.load_runs
-        for row in session.all(load_runs, ids=sorted(wanted.runs)):
-            found.runs[row[0]] = rows.to_run(row)
+        runs = session.ask(load_runs, ids=sorted(wanted.runs))
     if wanted.steps:
         load_steps = statements.load_steps_locked if lock and wanted.lock_steps else statements.load_steps
-        _put_steps(found, session.of_keys(load_steps, wanted.steps))
+        steps = session.ask_keys(load_steps, wanted.steps)
     if wanted.joins:
-        _put_joins(found, session.of_keys(statements.load_joins, wanted.joins))
+        joins = session.ask_keys(statements.load_joins, wanted.joins)
+    if wanted.inputs:
+        inputs = session.ask(statements.load_inputs, ids=sorted(wanted.inputs))
+    for row in runs():
+        found.runs[row[0]] = rows.to_run(row)
+    _put_steps(found, steps())
+    _put_joins(found, joins())
+    for i, body in inputs():
+        found.inputs[i] = rows.loads(body)
     if wanted.whole:
         whole = sorted(wanted.whole)
         _put_steps(found, session.all(statements.load_all_steps, ids=whole))
         _put_joins(found, session.all(statements.load_all_joins, ids=whole))
-    if wanted.inputs:
-        for i, body in session.all(statements.load_inputs, ids=sorted(wanted.inputs)):
-            found.inputs[i] = rows.loads(body)
     if wanted.letters:
         for row in session.all(statements.load_letters, ids=sorted(wanted.letters)):
             letter = rows.to_letter(row[1:])
             found.letters.setdefault(row[0], {})[letter.key] = letter
     return found
+
+
+def _nothing() -> list[Row]:
+    return []
 
 
 def _put_steps(found: Loaded, read: Iterable[Row]) -> None:
@@ -131,7 +141,7 @@ class SqlTransaction(Transaction):
         row = (*schema.key, now, rows.dumps(schema.model_dump(mode="json")))
         # There was nothing to lock: if somebody else has registered the same meanwhile it is well, another graph is not.
         was_new = schema.key in self._unregistered
-        written = self._session.write(s.put_same_schema if was_new else s.put_schema, [row])
+        written = self._session.write_one(s.put_same_schema if was_new else s.put_schema, row)
         if was_new and not written:
             raise StorageUnavailableError(
                 f"workflow {schema.workflow_id!r} version {schema.version!r} was registered by another process just now"

@@ -387,7 +387,7 @@ class Checker:
                 self._broken("P4", f"{who} let {message_id} go before {target}, ready by it, was safe")
 
     def _is_answered_for(self, i: str, target: str, commit: int | None, queue: str) -> bool:
-        """Whether a dead letter of the same batch is still held: decided on after the report, it made `target` ready."""
+        """Whether a dead letter of the same batch, decided on after the report, is still held: it made `target` ready."""
         dead, rows = queue.removesuffix(".reports") + ".dead", self.rows[i]
         before = [rows[name] for name in self._graph(i).steps[target].predecessors if name in rows]
         ended = [
