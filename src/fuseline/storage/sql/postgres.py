@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +20,12 @@ from sqlalchemy.pool import NullPool
 
 from fuseline.errors import CallerError, FatalError, FuselineError, MigrationError, StorageUnavailableError
 from fuseline.storage.sql.migrating import bring_up_to_date, check_revision, find_revision
+from fuseline.storage.sql.pipelining import Answer, Pipeline, Prepared
 from fuseline.storage.sql.session import Row, Session
 from fuseline.storage.sql.statements import PostgresStatements, Statement
 from fuseline.storage.sql.storage import SqlRuntimeStorage
+
+log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
 """A connection that was not used for so long is tried before it is used."""
@@ -81,28 +85,33 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
 
     @contextmanager
     def _reading(self) -> Iterator[Session]:
-        with self._connected() as driver, _counted(self, _PostgresSession(driver)) as session:
+        with self._session(begin=False) as (session, pipeline):
             yield session
+            pipeline.finish()
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        with self._connected() as driver:
-            try:
-                # What is not waited for goes out with what is: a batch takes two round trips, BEGIN and COMMIT included.
-                with driver.pipeline() as line, _counted(self, _PipelineSession(driver, line)) as session:
-                    driver.execute("BEGIN")
-                    yield session
-                    committed = driver.execute("COMMIT")
-            except BaseException:
-                if not driver.closed:
-                    driver.rollback()
-                raise
-            if committed.statusmessage != "COMMIT":
-                raise StorageUnavailableError(f"the database did not commit: {committed.statusmessage}")
+        with self._session(begin=True) as (session, pipeline):
+            yield session
+            if not pipeline.commit():
+                raise StorageUnavailableError("the database did not commit")
         self.commits += 1
 
     @contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
+    def _session(self, *, begin: bool) -> Iterator[tuple[Session, Pipeline]]:
+        with self._connected() as (driver, prepared):
+            pipeline = Pipeline(driver, prepared, begin=begin)
+            session = _PostgresSession(pipeline)
+            try:
+                yield session, pipeline
+            except BaseException:
+                _roll_back(driver, pipeline)
+                raise
+            finally:
+                self.statements += session.executed
+
+    @contextmanager
+    def _connected(self) -> Iterator[tuple[psycopg.Connection[Any], Prepared]]:
         self._check_open()
         with explained():
             connection = self._connect()
@@ -110,7 +119,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
             try:
                 if not driver.autocommit:
                     driver.autocommit = True
-                yield driver
+                yield driver, connection.info.setdefault("prepared", Prepared())
             finally:
                 self._give_back(connection)
 
@@ -143,29 +152,38 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
             return float(session.all(self._sql.now)[0][0])
 
 
-@contextmanager
-def _counted(storage: SqlRuntimeStorage, session: Session) -> Iterator[Session]:
+def _roll_back(driver: psycopg.Connection[Any], pipeline: Pipeline) -> None:
+    if driver.closed:
+        return
     try:
-        yield session
-    finally:
-        storage.statements += session.executed
+        pipeline.abandon()
+        driver.rollback()
+    except psycopg.Error as error:
+        log.debug("a connection is given up: %s", error)
+        driver.close()
 
 
 class _PostgresSession(Session):
-    """Waits for each answer."""
+    """Sends what is executed with the next statement whose answer is looked at, and waits then for all of them."""
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         super().__init__()
-        self._connection = connection
+        self._pipeline = pipeline
 
     def all(self, statement: Statement, **parameters: Any) -> list[Row]:
-        return self._execute(statement, parameters).fetchall()
-
-    def run(self, statement: Statement, **parameters: Any) -> int:
-        return self._execute(statement, parameters).rowcount
+        return self._execute(statement, parameters).rows()
 
     def of_keys(self, statement: Statement, keys: Iterable[tuple[str, str]]) -> list[Row]:
-        return self._execute(statement, _keys(keys)).fetchall()
+        return self._execute(statement, _keys(keys)).rows()
+
+    def ask(self, statement: Statement, **parameters: Any) -> Callable[[], list[Row]]:
+        return self._execute(statement, parameters).rows
+
+    def ask_keys(self, statement: Statement, keys: Iterable[tuple[str, str]]) -> Callable[[], list[Row]]:
+        return self._execute(statement, _keys(keys)).rows
+
+    def run(self, statement: Statement, **parameters: Any) -> int:
+        return self._execute(statement, parameters).count
 
     def write(self, statement: Statement, rows: Sequence[Row]) -> None:
         columns = statement.columns
@@ -179,34 +197,11 @@ class _PostgresSession(Session):
 
     def write_one(self, statement: Statement, row: Row) -> bool:
         text = _dumps([dict(zip(statement.columns, row, strict=True))])
-        return self.run(statement, rows=text) > 0
+        return self._execute(statement, {"rows": text}).count > 0
 
-    def _execute(self, statement: Statement, parameters: dict[str, Any]) -> psycopg.Cursor[Any]:
+    def _execute(self, statement: Statement, parameters: dict[str, Any]) -> Answer:
         self.executed += 1
-        try:
-            # Prepared at once: what is executed here is executed for as long as the connection lives.
-            return self._connection.execute(statement.text, parameters, prepare=True)
-        except UnicodeEncodeError as error:
-            raise CallerError(f"a text that PostgreSQL cannot hold: {error}") from error
-
-
-class _PipelineSession(_PostgresSession):
-    """Sends what is executed with the next statement whose answer is looked at, and waits then for all of them."""
-
-    def __init__(self, connection: psycopg.Connection[Any], line: psycopg.Pipeline) -> None:
-        super().__init__(connection)
-        self._line = line
-
-    def ask(self, statement: Statement, **parameters: Any) -> Callable[[], list[Row]]:
-        return self._execute(statement, parameters).fetchall
-
-    def ask_keys(self, statement: Statement, keys: Iterable[tuple[str, str]]) -> Callable[[], list[Row]]:
-        return self._execute(statement, _keys(keys)).fetchall
-
-    def run(self, statement: Statement, **parameters: Any) -> int:
-        changed = self._execute(statement, parameters)
-        self._line.sync()
-        return changed.rowcount
+        return self._pipeline.execute(statement, parameters)
 
 
 def _keys(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -239,7 +234,12 @@ def postgres_engine(url: URL, *, for_one: bool = False, pool_size: int = 10) -> 
     sizes: dict[str, Any] = (
         {"poolclass": NullPool}
         if for_one
-        else {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": POOL_SECONDS}
+        else {
+            "pool_size": pool_size,
+            "max_overflow": 0,
+            "pool_timeout": POOL_SECONDS,
+            "pool_reset_on_return": None,  # what is given back is in no transaction
+        }
     )
     return create_engine(
         plain.set(drivername="postgresql+psycopg"), connect_args={**defaults, "options": options}, **sizes

@@ -1,0 +1,215 @@
+"""PostgreSQL in few round trips: statements go out together, and their answers are waited for together.
+
+psycopg's own pipeline looks at the socket for each statement, which costs as much processor time as the statement; here
+they gather in libpq's buffer until somebody needs an answer (ADR 0006).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable
+from functools import cache
+from typing import Any, Final
+
+import psycopg
+from psycopg import generators
+from psycopg.abc import PQGen
+from psycopg.adapt import Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus, PipelineStatus
+from psycopg.pq.abc import PGresult
+
+from fuseline.errors import CallerError
+from fuseline.storage.sql.session import Row
+from fuseline.storage.sql.statements import Statement
+
+_PARAMETER: Final = re.compile(r"%\((\w+)\)s|%%")
+_FAILED: Final = (ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_ABORTED, ExecStatus.BAD_RESPONSE)
+
+
+class Prepared:
+    """What is prepared on one connection, by the statement's text."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, bytes] = {}
+        self._made = 0
+
+    def new_name(self) -> bytes:
+        """A name that was never used here: one of a transaction that failed may exist or not."""
+        self._made += 1
+        return b"fuseline_%d" % self._made
+
+
+class Answer:
+    """Of one statement: its rows, or how many it changed, when they are asked for."""
+
+    __slots__ = ("_pipeline", "result")
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self.result: PGresult | None = None
+
+    def _got(self) -> PGresult:
+        if self.result is None:
+            self._pipeline.receive()
+        assert self.result is not None
+        return self.result
+
+    def rows(self) -> list[Row]:
+        """The rows found. Raises the driver's error of this statement, or of one before it."""
+        result = self._got()
+        reader = self._pipeline.reader
+        reader.set_pgresult(result)
+        rows: list[Row] = reader.load_rows(0, result.ntuples, tuple)
+        return rows
+
+    @property
+    def count(self) -> int:
+        """How many rows it changed. Raises likewise."""
+        return self._got().command_tuples or 0
+
+
+class Pipeline:
+    """What is executed on `connection`, which nobody else uses meanwhile; end it with `commit`, `finish` or `abandon`.
+
+    With `begin` all of it is one transaction; without, it is for reads, each of which sees what is committed by then.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], prepared: Prepared, *, begin: bool) -> None:
+        self._connection = connection
+        self._pg = connection.pgconn
+        self._encoding = connection.info.encoding
+        self._prepared = prepared
+        self._fresh: dict[str, bytes] = {}
+        self._waiting: deque[Answer | None] = deque()
+        self._syncs = 0  # sent, and not come back
+        self._has_begun = begin
+        self.reader = Transformer(connection)
+        self._pg.enter_pipeline_mode()
+        if begin:
+            self._send_command(b"BEGIN", None)
+
+    def execute(self, statement: Statement, parameters: dict[str, Any]) -> Answer:
+        """Send it behind the others, sooner or later. Raises `CallerError` for a text that PostgreSQL cannot hold."""
+        query, names = _numbered(statement.text)
+        values = [_dumped(parameters[name], self._encoding) for name in names]
+        name = self._prepared.names.get(statement.text) or self._fresh.get(statement.text)
+        if name is None:
+            name = self._fresh[statement.text] = self._prepared.new_name()
+            self._pg.send_prepare(name, query)
+            self._waiting.append(None)
+        self._pg.send_query_prepared(name, values)
+        answer = Answer(self)
+        self._waiting.append(answer)
+        return answer
+
+    def receive(self) -> None:
+        """Wait for the answers to all that was executed. Raises the driver's first error."""
+        if self._has_begun:
+            self._pg.send_flush_request()
+            self._connection.wait(self._receive())
+        else:
+            self._synchronise()
+
+    def commit(self) -> bool:
+        """End the transaction; False when the server has not committed it. Raises the driver's first error."""
+        committed = Answer(self)
+        self._send_command(b"COMMIT", committed)
+        self._synchronise()
+        self._leave()
+        return committed.result is not None and committed.result.command_status == b"COMMIT"
+
+    def finish(self) -> None:
+        """End what was no transaction. Raises the driver's first error."""
+        if self._waiting:
+            self._synchronise()
+        self._leave()
+
+    def abandon(self) -> None:
+        """Leave the transaction, if it is one, to be rolled back. Raises the driver's error when the connection is lost."""
+        if self._pg.pipeline_status == PipelineStatus.OFF:
+            return
+        if not self._syncs:
+            self._send_sync()
+        self._connection.wait(self._come_back())
+        self._pg.exit_pipeline_mode()
+
+    def _leave(self) -> None:
+        self._pg.exit_pipeline_mode()
+        self._prepared.names.update(self._fresh)
+
+    def _send_command(self, command: bytes, answer: Answer | None) -> None:
+        self._pg.send_query_params(command, None)
+        self._waiting.append(answer)
+
+    def _send_sync(self) -> None:
+        self._pg.pipeline_sync()
+        self._syncs += 1
+
+    def _synchronise(self) -> None:
+        self._send_sync()
+        self._connection.wait(self._receive())
+        self._connection.wait(self._come_back())
+
+    def _receive(self) -> PQGen[None]:
+        yield from generators.send(self._pg)
+        while self._waiting:
+            result = yield from self._next()
+            if result.status in _FAILED:
+                raise error_from_result(result, encoding=self._encoding)
+            if (answer := self._waiting.popleft()) is not None:
+                answer.result = result
+
+    def _come_back(self) -> PQGen[None]:
+        """Past whatever else is under way, to the end of what was sent."""
+        yield from generators.send(self._pg)
+        while self._syncs:
+            result = yield from self._next()
+            if result.status == ExecStatus.PIPELINE_SYNC:
+                self._syncs -= 1
+
+    def _next(self) -> PQGen[PGresult]:
+        for _ in range(2):  # a wait that was interrupted may have left the end of an answer
+            results: list[PGresult] = yield from generators.fetch_many(self._pg)
+            if results:
+                return results[-1]
+        raise psycopg.OperationalError("the database's server gave no answer")
+
+
+@cache
+def _numbered(text: str) -> tuple[bytes, tuple[str, ...]]:
+    """A statement with its parameters by number, and their names in that order."""
+    names: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        name = found[1]
+        if name is None:
+            return "%"
+        if name not in names:
+            names.append(name)
+        return f"${names.index(name) + 1}"
+
+    return _PARAMETER.sub(number, text).encode(), tuple(names)
+
+
+def _dumped(value: Any, encoding: str) -> bytes:
+    if isinstance(value, list):
+        value = _array(value)
+    elif not isinstance(value, str):
+        value = repr(value)  # a number
+    if "\x00" in value:
+        raise CallerError("a text that PostgreSQL cannot hold: it has a NUL")
+    try:
+        encoded: bytes = value.encode(encoding)
+    except UnicodeEncodeError as error:
+        raise CallerError(f"a text that PostgreSQL cannot hold: {error}") from error
+    return encoded
+
+
+def _array(texts: Iterable[str]) -> str:
+    return "{" + ",".join([f'"{_escaped(text)}"' for text in texts]) + "}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"') if "\\" in text or '"' in text else text

@@ -1,0 +1,130 @@
+"""Statements that go out together: what one of them breaks, and what is left of the connection then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from fuseline.errors import CallerError
+from fuseline.storage.sql.pipelining import Pipeline, Prepared
+from fuseline.storage.sql.statements import Statement
+
+
+def sql(text: str) -> Statement:
+    return Statement(text, (), {})
+
+
+ECHO = sql("SELECT t.x FROM unnest(%(texts)s::VARCHAR[]) AS t(x)")
+DIVIDE = sql("SELECT 6 / %(by)s::INTEGER, %(by)s::INTEGER, 7 %% 4")
+PUT = sql("INSERT INTO kept SELECT %(n)s::INTEGER WHERE %(n)s::INTEGER > 0")
+READ = sql("SELECT n FROM kept ORDER BY n")
+
+
+@pytest.fixture
+def connection(fresh_postgres_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """One to a database with a table."""
+    with psycopg.connect(fresh_postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept (n INTEGER CHECK (n < 100))")
+        yield connection
+
+
+@pytest.fixture
+def prepared() -> Prepared:
+    """Of that connection."""
+    return Prepared()
+
+
+def usable(connection: psycopg.Connection[Any]) -> bool:
+    """Out of the pipeline, and in no transaction."""
+    is_out = connection.pgconn.pipeline_status == PipelineStatus.OFF
+    return is_out and connection.info.transaction_status == TransactionStatus.IDLE
+
+
+@pytest.mark.parametrize("begin", [True, False], ids=["transaction", "reads"])
+def test_each_statement_gets_its_own_answer(
+    connection: psycopg.Connection[Any], prepared: Prepared, begin: bool
+) -> None:
+    for _ in range(2):  # prepared anew, and prepared already
+        pipeline = Pipeline(connection, prepared, begin=begin)
+        first, second = pipeline.execute(ECHO, {"texts": ["a", "b"]}), pipeline.execute(DIVIDE, {"by": 3})
+        assert second.rows() == [(2, 3, 3)]
+        assert first.rows() == [("a",), ("b",)]
+        assert pipeline.execute(ECHO, {"texts": []}).rows() == []
+        if begin:
+            assert pipeline.commit()
+        else:
+            pipeline.finish()
+        assert usable(connection)
+
+
+def test_every_text_comes_back_as_it_was(connection: psycopg.Connection[Any], prepared: Prepared) -> None:
+    texts = ["", "null", "NULL", '"', "\\", "{a,b}", "a,b", " ", "ü€😀", "\n", '\\"{},"']
+    pipeline = Pipeline(connection, prepared, begin=False)
+    assert pipeline.execute(ECHO, {"texts": texts}).rows() == [(text,) for text in texts]
+    pipeline.finish()
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800"], ids=["NUL", "a lone surrogate"])
+def test_a_text_that_cannot_be_sent_is_refused_before_it_is_cut(
+    connection: psycopg.Connection[Any], prepared: Prepared, text: str
+) -> None:
+    """P7: libpq would take a NUL for the end."""
+    pipeline = Pipeline(connection, prepared, begin=True)
+    pipeline.execute(PUT, {"n": 1})
+    with pytest.raises(CallerError, match="PostgreSQL cannot hold"):
+        pipeline.execute(ECHO, {"texts": [text]})
+    pipeline.abandon()
+    connection.rollback()
+    assert usable(connection)
+    assert connection.execute("SELECT n FROM kept").fetchall() == []
+
+
+@pytest.mark.parametrize("looks", [True, False], ids=["an answer is looked at", "only the commit"])
+def test_a_statement_that_fails_undoes_all_and_leaves_the_connection_usable(
+    connection: psycopg.Connection[Any], prepared: Prepared, looks: bool
+) -> None:
+    """P3, P4: nothing is committed when one of them fails, whenever it is noticed."""
+    pipeline = Pipeline(connection, prepared, begin=True)
+    pipeline.execute(PUT, {"n": 1})
+    pipeline.execute(PUT, {"n": 100})
+    last = pipeline.execute(READ, {})
+    with pytest.raises(psycopg.errors.CheckViolation):
+        last.rows() if looks else pipeline.commit()
+    pipeline.abandon()
+    connection.rollback()
+    assert usable(connection)
+    again = Pipeline(connection, prepared, begin=True)
+    assert again.execute(PUT, {"n": 2}).count == 1
+    assert again.execute(PUT, {"n": 0}).count == 0
+    assert again.commit()
+    assert connection.execute("SELECT n FROM kept").fetchall() == [(2,)]
+
+
+def test_a_read_that_fails_leaves_the_connection_usable(
+    connection: psycopg.Connection[Any], prepared: Prepared
+) -> None:
+    pipeline = Pipeline(connection, prepared, begin=False)
+    pipeline.execute(ECHO, {"texts": ["a"]})
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        pipeline.execute(DIVIDE, {"by": 0}).rows()
+    pipeline.abandon()
+    assert usable(connection)
+
+
+def test_a_connection_that_is_lost_is_an_error_and_no_endless_wait(
+    connection: psycopg.Connection[Any], prepared: Prepared, fresh_postgres_url: str
+) -> None:
+    """P7."""
+    pipeline = Pipeline(connection, prepared, begin=True)
+    pipeline.execute(PUT, {"n": 1}).count  # noqa: B018 - so that it is at the server
+    with psycopg.connect(fresh_postgres_url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [connection.info.backend_pid])
+    pipeline.execute(PUT, {"n": 2})
+    with pytest.raises(psycopg.OperationalError):
+        pipeline.commit()
+    with pytest.raises(psycopg.OperationalError):
+        pipeline.abandon()
