@@ -13,7 +13,7 @@ from typing import Any, Final
 from pika import data, frame, spec
 
 from fuseline.amqp.codec import Properties
-from fuseline.amqp.tolerant import TolerantProperties
+from fuseline.amqp.tolerant import NOT_READABLE, TolerantProperties
 
 METHOD: Final = spec.FRAME_METHOD
 HEADER: Final = spec.FRAME_HEADER
@@ -157,7 +157,7 @@ def read_properties(encoded: bytes, here: int, end: int) -> Properties:
     if not flags & _RARE:
         try:
             return _read_common(encoded, here + 2, flags)
-        except (IndexError, ValueError, struct.error):
+        except (IndexError, *NOT_READABLE):
             pass  # not as it should be: the patient way says what can be said
     found = TolerantProperties()
     found.decode(encoded[here:end])
@@ -206,8 +206,9 @@ def _table(encoded: bytes) -> dict[str, Any]:
         return known.copy()
     if len(encoded) > _KNOWN_TABLE_BYTES:
         raise ValueError("for the patient way")
-    table: dict[Any, Any] = data.decode_table(encoded, 0)[0]
-    if not all(isinstance(name, str) for name in table):
+    decoded, end = data.decode_table(encoded, 0)
+    table: dict[Any, Any] = decoded
+    if end != len(encoded) or not all(isinstance(name, str) for name in table):
         raise ValueError("for the patient way")
     if len(_tables) < _KNOWN_TABLES and all(type(value) in (int, bool, str) for value in table.values()):
         _tables[encoded] = table.copy()

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 UNREADABLE: Final = "x-fuseline-unreadable"
 """The one header of a message whose headers cannot be read: why."""
 
+NOT_READABLE: Final = (ValueError, ArithmeticError, OSError, RecursionError, struct.error, AMQPError)
+"""What pika raises over properties."""
+
 _TEXTS: Final = ("content_type", "content_encoding", "correlation_id", "reply_to", "message_id", "type")
 
 
@@ -30,7 +33,7 @@ class TolerantProperties(pika.BasicProperties):
         """Read them."""
         try:
             super().decode(encoded, offset)
-        except (ValueError, ArithmeticError, OSError, RecursionError, struct.error, AMQPError) as error:
+        except NOT_READABLE as error:
             super().decode(_without_headers(encoded, offset), 0)
             told = f"{type(error).__name__}: {error}"
             log.warning("headers of a message cannot be read: %s", told)

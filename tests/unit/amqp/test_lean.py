@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import socket
+import struct
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -118,6 +119,35 @@ def test_properties_are_read_as_pika_reads_them(props: Any) -> None:
         if found.headers:  # what a caller does with them is his own business
             found.headers = cast("dict[str, Any]", found.headers)
             found.headers["mine"] = 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"T" + struct.pack(">Q", 2**62),
+        b"T" + struct.pack(">Q", 2**40),
+        b"d" + struct.pack(">d", float("nan")),
+        b"d" + struct.pack(">d", float("inf")),
+        b"D" + struct.pack(">Bi", 255, 1),
+        b"?",
+        b"S" + struct.pack(">I", 2**31),
+        b"A" + struct.pack(">I", 5) + b"A\0\0",
+        b"".join(b"A" + struct.pack(">I", 5 * left) for left in reversed(range(5000))),
+        b"x" + struct.pack(">I", 3) + b"\xff\xfe\xfd",
+    ],
+    ids=["time", "late", "nan", "infinity", "decimal", "kind", "size", "cut", "nested", "bytes"],
+)
+@pytest.mark.parametrize("name", [b"x", b"\xff"])
+def test_properties_that_pika_cannot_read_are_read_as_tolerantly(value: bytes, name: bytes) -> None:
+    """Whatever it is: an error here would end the connection, and the message would come again (P1, P7)."""
+    table = bytes((len(name),)) + name + value
+    sent = Properties(
+        content_type="c", headers={"x": None}, delivery_mode=2, message_id="m", type="t", timestamp=7
+    )
+    encoded = b"".join(sent.encode()).replace(b"\0\0\0\x03\x01xV", struct.pack(">I", len(table)) + table)
+    expected = TolerantProperties().decode(encoded)
+    found = frames.read_properties(encoded, 0, len(encoded))
+    assert vars(found) == vars(expected)
 
 
 @given(short, st.integers(0, 2**63), st.booleans(), short, short)
