@@ -48,16 +48,16 @@ def new_run(plan: Plan, instance_id: str, now: float) -> RunRow:
     )
 
 
-def wanted(plan: Plan, event: Event) -> tuple[list[str], list[str]]:
+def wanted(plan: Plan, event: Event) -> tuple[list[str], tuple[str, ...]]:
     """(steps, joins) whose rows `decide` will most likely read for `event`: worth loading beforehand."""
     name = getattr(event, "step", None)
     if name is None:
-        return [], []
+        return [], ()
     step = plan.step(name)
     if step is None or not isinstance(event, StepReported):
-        return [name], []
+        return [name], ()
     steps = [name] if event.continued_from is None else [name, event.continued_from[0]]
-    return steps, [edge.target for edge in step.out if plan.steps[edge.target].needs_counter]
+    return steps, step.counted
 
 
 def decide(plan: Plan, snapshot: Snapshot, event: Event, now: float) -> Decision:

@@ -30,7 +30,8 @@ class Edge:
 class StepPlan:
     """All that a decision needs to know of one step. `fuses`: its worker may go on with it from the step before.
 
-    `taken_by`: for each predecessor, the actions with which it leads here.
+    `taken_by`: for each predecessor, the actions with which it leads here. `counted`: the targets of its edges that count
+    what has arrived.
     """
 
     name: str
@@ -38,6 +39,7 @@ class StepPlan:
     actions: frozenset[str]
     predecessors: tuple[str, ...]
     taken_by: dict[str, frozenset[str]]
+    counted: tuple[str, ...]
     groups: dict[str, tuple[str, ...]]
     requirements: int
     trigger: Trigger
@@ -84,7 +86,7 @@ def compile_plan(schema: WorkflowSchema, rules: Rules | None = None) -> Plan:
     for edges in out.values():
         for edge in edges:
             taken_by[edge.target][edge.source] = edge.actions
-    steps = {name: _compile_step(step, out[name], taken_by[name]) for name, step in schema.steps.items()}
+    steps = {name: _compile_step(step, out[name], taken_by) for name, step in schema.steps.items()}
     return Plan(
         workflow_id=schema.workflow_id,
         version=schema.version,
@@ -97,7 +99,9 @@ def compile_plan(schema: WorkflowSchema, rules: Rules | None = None) -> Plan:
     )
 
 
-def _compile_step(step: StepSchema, out: tuple[Edge, ...], taken_by: dict[str, frozenset[str]]) -> StepPlan:
+def _compile_step(
+    step: StepSchema, out: tuple[Edge, ...], taken_by: dict[str, dict[str, frozenset[str]]]
+) -> StepPlan:
     where = f"step {step.name!r}"
     grouped = {member for members in step.or_groups.values() for member in members}
     return StepPlan(
@@ -105,7 +109,8 @@ def _compile_step(step: StepSchema, out: tuple[Edge, ...], taken_by: dict[str, f
         out=out,
         actions=frozenset(step.successors),
         predecessors=tuple(step.predecessors),
-        taken_by={name: taken_by[name] for name in step.predecessors},
+        taken_by={name: taken_by[step.name][name] for name in step.predecessors},
+        counted=tuple(edge.target for edge in out if len(taken_by[edge.target]) > 1),
         groups={param: tuple(members) for param, members in step.or_groups.items()},
         requirements=len(step.or_groups) + sum(name not in grouped for name in step.predecessors),
         trigger=step.trigger(),

@@ -130,7 +130,7 @@ class Decider(ABC):
             self._load_payloads(queued)
         for outcome, plan, effect in queued:
             outcome.assignments.append(self._assignment(outcome.instance_id, plan, effect))
-            step = plan.step(effect.step)
+            step = plan.steps.get(effect.step)
             if step is not None and step.expiry_seconds is not None:
                 outcome.expiry_seconds[effect.step] = step.expiry_seconds
             if effect.again:

@@ -71,7 +71,7 @@ class Converter:
     def from_json(self, value: Any) -> Any:
         """A JSON value, or an object that fits already, as the annotation wants it. Raises `ValidationError`."""
         try:
-            return self.adapter.validate_python(value)
+            return self.adapter.validator.validate_python(value)
         except ValidationError as problem:
             # A strict model takes a date, a tuple or a set from JSON text only, where there is no other way to say it.
             try:
@@ -81,9 +81,12 @@ class Converter:
 
     def to_plain(self, value: Any) -> Any:
         """A result, checked and converted by the annotation, in JSON types. Raises `ValidationError` and others."""
-        value = self.adapter.validate_python(value)
+        # Not by way of the adapter's own methods, which only hand on their many options.
+        value = self.adapter.validator.validate_python(value)
         # By alias and round trip: what comes out must be what the same annotation takes in.
-        return self.adapter.dump_python(value, mode="json", by_alias=True, round_trip=True, warnings=False)
+        return self.adapter.serializer.to_python(
+            value, mode="json", by_alias=True, round_trip=True, warnings=False
+        )
 
 
 def _new_adapter(annotation: Any) -> TypeAdapter[Any]:

@@ -310,15 +310,15 @@ def test_what_a_decision_reads_is_asked_for_and_nothing_is_half_done() -> None:
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
-        (RunDispatched(), ([], [])),
-        (StepClaimed("a", 1, "w"), (["a"], [])),
-        (StepReported("a", 1, Status.SUCCEEDED), (["a"], ["c"])),
-        (StepReported("nowhere", 1, Status.SUCCEEDED), (["nowhere"], [])),
+        (RunDispatched(), ([], ())),
+        (StepClaimed("a", 1, "w"), (["a"], ())),
+        (StepReported("a", 1, Status.SUCCEEDED), (["a"], ("c",))),
+        (StepReported("nowhere", 1, Status.SUCCEEDED), (["nowhere"], ())),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_what_an_event_will_read_is_known_beforehand(
-    event: Event, expected: tuple[list[str], list[str]]
+    event: Event, expected: tuple[list[str], tuple[str, ...]]
 ) -> None:
     assert wanted(compile_plan(parse("a -> c; b -> c; a -> d")), event) == expected
 
