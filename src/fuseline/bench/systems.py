@@ -25,7 +25,6 @@ from fuseline.storage.sql import open_storage
 
 WORKERS: Final = 2
 CONCURRENCY: Final = 64
-EMBEDDED_CONCURRENCY: Final = 4
 FUSION_HOPS: Final = 20
 """With which chains are measured fused: as long as the longest of the works."""
 COUNT_SECONDS: Final = 60.0
@@ -224,7 +223,7 @@ class Embedded(System):
             job = {
                 "folder": folder,
                 "work": asdict(work),
-                "concurrency": EMBEDDED_CONCURRENCY,
+                "concurrency": setting.concurrency,
                 "profile": _profile(setting, work, self.role),
             }
             with Child(self.role, self.role, job, setting.folder) as child:

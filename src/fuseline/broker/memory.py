@@ -17,11 +17,11 @@ from fuseline.broker.base import Broker
 from fuseline.broker.endings import Ending, Endings
 from fuseline.broker.grouping import Call, Group
 from fuseline.broker.lane import Exchanged, Lane, Told
-from fuseline.broker.plain import as_json, check_definition, checked_inputs
+from fuseline.broker.plain import all_checked_inputs, as_json, check_definition, checked_inputs
 from fuseline.broker.ready import Fence, ReadyQueue
 from fuseline.broker.reported import as_event
 from fuseline.broker.roster import Roster
-from fuseline.broker.serving import Exchange, Serving, told
+from fuseline.broker.serving import RUNS_AT_ONCE, Begin, Exchange, Serving, all_told
 from fuseline.broker.stored_views import StoredViews
 from fuseline.broker.timers import BATCH, Timers
 from fuseline.clock import Clock, SteadyClock
@@ -54,23 +54,6 @@ from fuseline.storage.base import Key, LetterQuery, RuntimeStorage
 from fuseline.storage.memory import MemoryRuntimeStorage
 
 log = logging.getLogger(__name__)
-
-
-class _Begin(Call):
-    """A run to begin. `register` makes its workflow known where it is not."""
-
-    def __init__(self, item: Dispatch, register: Callable[[], None]) -> None:
-        super().__init__()
-        self._item = item
-        self._register = register
-
-    def prepare(self) -> list[Dispatch]:
-        self._register()
-        return [self._item]
-
-    def settle(self, outcomes: Sequence[Outcome]) -> None:
-        if outcomes[0].error is not None:
-            raise outcomes[0].error
 
 
 class MemoryBroker(Broker, Lane):
@@ -253,13 +236,7 @@ class MemoryBroker(Broker, Lane):
 
     def exchange(self, worker_id: str, reports: Sequence[Told], wanted: int) -> Exchanged:
         """See `Lane`."""
-        refused: dict[int, CallerError] = {}
-        items: list[tuple[StepReport, Occurrence]] = []
-        for number, one in enumerate(reports):
-            try:
-                items.append((one.report, told(worker_id, one, self._max_message_bytes)))
-            except CallerError as error:
-                refused[number] = error
+        items, refused = all_told(worker_id, reports, self._max_message_bytes)
         call = Exchange(self._serving, worker_id, items, wanted)
         try:
             self._group.do(call)
@@ -307,13 +284,39 @@ class MemoryBroker(Broker, Lane):
         instance_id: str | None = None,
     ) -> str:
         """See `Broker`. With `instance_id` the call can be repeated: twice the same id is one run."""
-        if instance_id is not None:
-            check_id("instance_id", instance_id)
+        ids = None if instance_id is None else [instance_id]
         checked = checked_inputs(workflow, inputs, self._max_message_bytes)
-        run_id = instance_id or self._clock.new_id()
-        item = Dispatch(workflow.workflow_id, workflow.version, run_id, checked)
-        self._group.do(_Begin(item, partial(self._register_if_changed, workflow)))
-        return run_id
+        return self._dispatch(workflow, [checked], ids)[0]
+
+    def dispatch_many(
+        self,
+        workflow: WorkflowSchema,
+        inputs: Sequence[dict[str, Any] | None],
+        *,
+        instance_ids: Sequence[str] | None = None,
+    ) -> list[str]:
+        """See `Broker`. All inputs are checked before the first run is dispatched; `RUNS_AT_ONCE` share a commit.
+
+        With `instance_ids`, one for each, the call can be repeated: twice the same id is one run.
+        """
+        if instance_ids is not None and len(inputs) != len(instance_ids):
+            raise CallerError(
+                f"{len(inputs)} inputs and {len(instance_ids)} instance ids: a run has one of both"
+            )
+        checked = all_checked_inputs(workflow, inputs, self._max_message_bytes)
+        return self._dispatch(workflow, checked, instance_ids)
+
+    def _dispatch(
+        self, workflow: WorkflowSchema, inputs: Sequence[dict[str, Any]], instance_ids: Sequence[str] | None
+    ) -> list[str]:
+        for one in instance_ids or ():
+            check_id("instance_id", one)
+        ids = [self._clock.new_id() for _ in inputs] if instance_ids is None else list(instance_ids)
+        register = partial(self._register_if_changed, workflow)
+        items = [Dispatch(*workflow.key, i, mine) for i, mine in zip(ids, inputs, strict=True)]
+        for first in range(0, len(items), RUNS_AT_ONCE):
+            self._group.do(Begin(items[first : first + RUNS_AT_ONCE], register))
+        return ids
 
     def _register_if_changed(self, workflow: WorkflowSchema) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -47,6 +48,19 @@ def checked_inputs(workflow: WorkflowSchema, inputs: dict[str, Any] | None, max_
     except InvalidMessageError as error:
         raise InvalidInputsError(str(error)) from error
     return validate_inputs(workflow, checked)
+
+
+def all_checked_inputs(
+    workflow: WorkflowSchema, inputs: Sequence[dict[str, Any] | None], max_bytes: int
+) -> list[dict[str, Any]]:
+    """The inputs of many runs. Raises as `checked_inputs` does, and says of which run."""
+    checked = []
+    for place, one in enumerate(inputs):
+        try:
+            checked.append(checked_inputs(workflow, one, max_bytes))
+        except InvalidInputsError as error:
+            raise InvalidInputsError(f"run {place} of {len(inputs)}: {error}") from error
+    return checked
 
 
 def detached(payload: dict[str, Any]) -> dict[str, Any]:

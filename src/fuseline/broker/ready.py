@@ -50,6 +50,12 @@ class ReadyQueue:
         """Whether something of these (workflow_id, version) waits."""
         return any(key in self._queues for key in workflows)
 
+    def waits_since(self, workflows: Iterable[tuple[str, str]]) -> float | None:
+        """When what is the next of these became ready (wall time); None when nothing waits."""
+        return min(
+            (queue[0][1].assigned_at for key in workflows if (queue := self._queues.get(key))), default=None
+        )
+
     def take(self, workflows: Iterable[tuple[str, str]]) -> StepAssignment | None:
         """Remove and return the oldest assignment of these (workflow_id, version); None when there is none."""
         queues = [(key, queue) for key in workflows if (queue := self._queues.get(key))]

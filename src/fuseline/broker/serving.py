@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from pydantic_core import from_json
 
@@ -28,6 +30,12 @@ from fuseline.ledger import Dispatch, Ledger, Occurrence, Outcome
 from fuseline.model.messages import StepAssignment, StepReport
 
 log = logging.getLogger(__name__)
+
+RUNS_AT_ONCE: Final = 200
+"""Runs that one call begins in one transaction at most (P6)."""
+
+MAX_WAIT_SECONDS: Final = 1.0
+"""What waits for longer goes before what a worker could go on with: an eighth of its places are for that."""
 
 CarryOut = Callable[[Iterable[Outcome]], None]
 
@@ -68,7 +76,9 @@ class Serving:
                     self.serve([call])
 
     def _commit(self, asked: Sequence[tuple[Call, Sequence[Dispatch | Occurrence]]]) -> None:
-        handing = _Handing(self.ready, self.roster, [call for call, _ in asked if call.wanted])
+        handing = _Handing(
+            self.ready, self.roster, [(call, len(mine)) for call, mine in asked], self._clock.now()
+        )
         items = [item for _, mine in asked for item in mine]
         outcomes: list[Outcome] = []
         if items or handing.has_any:
@@ -103,36 +113,64 @@ def _handed(one: StepAssignment, now: float, hold_seconds: float) -> StepAssignm
 class _Handing:
     """Which steps go to which of the calls: those that wait, and those that become ready by what is decided just now."""
 
-    def __init__(self, ready: ReadyQueue, roster: Roster, calls: Sequence[Call]) -> None:
+    def __init__(
+        self, ready: ReadyQueue, roster: Roster, calls: Sequence[tuple[Call, int]], now: float
+    ) -> None:
+        """`calls`: each with how many outcomes are its own."""
         self._ready = ready
         self._roster = roster
-        self._calls = [(call, roster.seen(call.worker_id)) for call in calls]
+        self._now = now
+        self._calls = calls
+        self._workflows = {call.worker_id: roster.seen(call.worker_id) for call, _ in calls if call.wanted}
         self._taken: list[tuple[Call, StepAssignment, float]] = []
         self._keys: set[Fence] = set()
 
     @property
     def has_any(self) -> bool:
         """Whether something waits for one of them."""
-        return any(self._ready.has(workflows) for _, workflows in self._calls)
+        return any(self._ready.has(workflows) for workflows in self._workflows.values())
 
     def claim(self, outcomes: list[Outcome]) -> list[Occurrence]:
-        """Take what there is, the oldest first: each is to be claimed for its worker."""
-        fresh = ReadyQueue()
-        if self._calls:
-            for outcome in outcomes:
-                for assignment in outcome.assignments:
-                    if fence(assignment) not in self._ready:
-                        fresh.put(assignment)
-        for call, workflows in self._calls:
-            wanted = call.wanted
-            call.taken = 0
-            while wanted and (one := self._ready.take(workflows) or fresh.take(workflows)) is not None:
-                wanted -= 1
-                call.taken += 1
-                hold = one.timeout_seconds or self._roster.lease_seconds
-                self._taken.append((call, one, hold))
-                self._keys.add(fence(one))
+        """Take what there is: each is to be claimed for its worker."""
+        if not self._workflows:
+            return []
+        fresh: dict[Call, ReadyQueue] = {}
+        done = 0
+        for call, count in self._calls:
+            fresh[call] = queue = ReadyQueue()
+            for outcome in outcomes[done : done + count]:
+                for one in outcome.assignments:
+                    if fence(one) not in self._ready:
+                        queue.put(one)
+            done += count
+        for call, own in fresh.items():
+            if call.wanted:
+                self._choose(call, [own, *(other for other in fresh.values() if other is not own)])
         return [self._claim(*taken) for taken in self._taken]
+
+    def _choose(self, call: Call, fresh: Sequence[ReadyQueue]) -> None:
+        """Its worker goes on with the runs that it reported on, so that what was begun ends; what has waited for long has a
+        part of its places all the same, or a stream of work that never ends would leave it there.
+        """
+        workflows = self._workflows[call.worker_id]
+        call.taken, wanted = 0, call.wanted
+        late = self._ready.waits_since(workflows)
+        overdue = late is not None and self._now - late > MAX_WAIT_SECONDS
+        wanted -= self._take(call, workflows, self._ready, math.ceil(wanted / 8) if overdue else 0)
+        for queue in (fresh[0], self._ready, *fresh[1:]):
+            wanted -= self._take(call, workflows, queue, wanted)
+
+    def _take(self, call: Call, workflows: Sequence[tuple[str, str]], queue: ReadyQueue, wanted: int) -> int:
+        taken = 0
+        while taken < wanted and (one := queue.take(workflows)) is not None:
+            if fence(one) in self._keys:  # offered twice
+                continue
+            taken += 1
+            hold = one.timeout_seconds or self._roster.lease_seconds
+            self._taken.append((call, one, hold))
+            self._keys.add(fence(one))
+        call.taken += taken
+        return taken
 
     def _claim(self, call: Call, one: StepAssignment, hold: float) -> Occurrence:
         lease = self._roster.lease_for(call.worker_id, hold)
@@ -213,8 +251,39 @@ class Exchange(Call):
         return plan.step(report.step_name) is None
 
 
-def told(worker_id: str, one: Told, max_bytes: int) -> Occurrence:
-    """A report of the lane as an event. Raises `MessageTooLargeError`."""
+class Begin(Call):
+    """Runs to begin. `register` makes their workflow known where it is not."""
+
+    def __init__(self, items: Sequence[Dispatch], register: Callable[[], None]) -> None:
+        super().__init__()
+        self._items = items
+        self._register = register
+
+    def prepare(self) -> Sequence[Dispatch]:
+        self._register()
+        return self._items
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            if outcome.error is not None:
+                raise outcome.error
+
+
+def all_told(
+    worker_id: str, reports: Sequence[Told], max_bytes: int
+) -> tuple[list[tuple[StepReport, Occurrence]], dict[int, CallerError]]:
+    """Reports of the lane with their events, and those that are wrong in themselves, by place."""
+    items: list[tuple[StepReport, Occurrence]] = []
+    refused: dict[int, CallerError] = {}
+    for place, one in enumerate(reports):
+        try:
+            items.append((one.report, _told(worker_id, one, max_bytes)))
+        except CallerError as error:
+            refused[place] = error
+    return items, refused
+
+
+def _told(worker_id: str, one: Told, max_bytes: int) -> Occurrence:
     if len(one.body) > max_bytes:
         raise MessageTooLargeError(
             f"the report of step {one.report.step_name!r} has {len(one.body)} bytes, over {max_bytes}"

@@ -148,6 +148,17 @@ def test_what_cannot_be_stored_harms_nobody_who_shares_its_commit(
         broker.get_run("bad")
 
 
+def test_many_runs_share_a_commit(storage: CountingStorage, broker: MemoryBroker) -> None:
+    broker.dispatch_workflow(SINGLE)
+    before = storage.transactions
+    runs = broker.dispatch_many(SINGLE, [{"n": number} for number in range(500)])
+    assert storage.transactions - before == 3
+    assert broker.dispatch_many(SINGLE, [None] * 500, instance_ids=runs) == runs
+    assert broker.status()["ready"] == 501
+    with pytest.raises(CallerError, match="2 inputs and 1 instance ids"):
+        broker.dispatch_many(SINGLE, [None, None], instance_ids=["one"])
+
+
 # ---- the short way
 
 
