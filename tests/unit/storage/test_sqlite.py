@@ -41,6 +41,7 @@ def limit_pages(storage: SqliteRuntimeStorage, pages: int) -> None:
         connection.execute(f"PRAGMA max_page_count={pages}")
 
     event.listen(storage.engine, "connect", set_limit)
+    storage._close_writer()
     storage.engine.dispose()
 
 

@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any
 
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Engine, PoolProxiedConnection, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -28,9 +28,11 @@ from fuseline.errors import (
     StorageUnavailableError,
 )
 from fuseline.storage.sql.migrating import bring_up_to_date
+from fuseline.storage.sql.remembered import Remembered, RememberingTransaction
 from fuseline.storage.sql.session import Row, Session
 from fuseline.storage.sql.statements import SqliteStatements, Statement
 from fuseline.storage.sql.storage import SqlRuntimeStorage
+from fuseline.storage.transaction import Transaction
 
 BUSY_SECONDS = 10.0
 """How long a transaction waits for another one to end."""
@@ -64,6 +66,8 @@ class SqliteRuntimeStorage(SqlRuntimeStorage):
         super().__init__(engine, _statements())
         self._is_shared = is_memory(url)
         self._turn = threading.Lock()
+        self._remembered = Remembered()
+        self._writer: PoolProxiedConnection | None = None
         self._lock_path = None if self._is_shared else _lock_path(url)
         self._lock_file: IO[str] | None = None
         try:
@@ -83,39 +87,87 @@ class SqliteRuntimeStorage(SqlRuntimeStorage):
             yield session
 
     @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        if self._is_shared:
+            with super().transaction() as unit:
+                yield unit
+            return
+        with self._alone():
+            try:
+                with self._on(self._writer_connection(), "BEGIN IMMEDIATE") as session:
+                    self._remembered.check(session.data_version())
+                    unit = RememberingTransaction(session, self._sql, self._remembered)
+                    yield unit
+                self.commits += 1
+                unit.committed()
+            except BaseException as error:
+                # It may be committed all the same: whoever is interrupted has not written down that it is.
+                self._remembered.forget()
+                if isinstance(error.__cause__, sqlite3.Error):
+                    self._close_writer()
+                raise
+
+    @contextmanager
     def _writing(self) -> Iterator[Session]:
+        with self._alone():
+            self._remembered.forget()
+            with self._session("BEGIN IMMEDIATE") as session:
+                yield session
+            self.commits += 1
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
         # SQLite has one writer; waiting for a lock of ours is fair and does not poll, waiting for SQLite's does.
         if not self._turn.acquire(timeout=BUSY_SECONDS):
             raise StorageUnavailableError(
                 f"another thread's transaction has not ended within {BUSY_SECONDS:g} s"
             )
         try:
-            with self._session("BEGIN IMMEDIATE") as session:
-                yield session
-            self.commits += 1
+            yield
         finally:
             self._turn.release()
 
+    def _writer_connection(self) -> Any:
+        """One connection for all transactions, of which SQLite tells whether any other has written meanwhile."""
+        self._check_open()
+        if self._writer is None:
+            with explained(self.engine.url):
+                self._writer = self.engine.raw_connection()
+            self._remembered.forget()
+        return self._writer.driver_connection
+
+    def _close_writer(self) -> None:
+        self._remembered.forget()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.invalidate()
+
     @contextmanager
-    def _session(self, begin: str) -> Iterator[Session]:
+    def _session(self, begin: str) -> Iterator[_SqliteSession]:
         self._check_open()
         with explained(self.engine.url):
             connection = self.engine.raw_connection()
-            try:
-                driver: Any = connection.driver_connection
-                session = _SqliteSession(driver)
-                driver.execute(begin)
-                try:
-                    yield session
-                    driver.execute("COMMIT")
-                except BaseException:
-                    if driver.in_transaction:  # SQLite has ended it by itself after some errors
-                        driver.execute("ROLLBACK")
-                    raise
-                finally:
-                    self.statements += session.executed
-            finally:
+        try:
+            with self._on(connection.driver_connection, begin) as session:
+                yield session
+        finally:
+            with explained(self.engine.url):
                 connection.close()
+
+    @contextmanager
+    def _on(self, driver: Any, begin: str) -> Iterator[_SqliteSession]:
+        with explained(self.engine.url):
+            session = _SqliteSession(driver)
+            driver.execute(begin)
+            try:
+                yield session
+                driver.execute("COMMIT")
+            except BaseException:
+                if driver.in_transaction:  # SQLite has ended it by itself after some errors
+                    driver.execute("ROLLBACK")
+                raise
+            finally:
+                self.statements += session.executed
 
     def claim_coordinator(self, coordinator_id: str) -> None:
         """SQLite admits one coordinator: the lock goes with its process. Raises `SecondCoordinatorError`."""
@@ -140,6 +192,8 @@ class SqliteRuntimeStorage(SqlRuntimeStorage):
         self._lock_file = file
 
     def close(self) -> None:
+        with self._turn:
+            self._close_writer()
         super().close()
         if self._lock_file is not None:
             self._lock_file.close()
@@ -150,6 +204,11 @@ class _SqliteSession(Session):
     def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__()
         self._connection = connection
+
+    def data_version(self) -> int:
+        """Another one when another connection has committed since the last time; its own commits do not count."""
+        version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        return version
 
     def all(self, statement: Statement, **parameters: Any) -> list[Row]:
         return self._execute(statement, parameters).fetchall()
