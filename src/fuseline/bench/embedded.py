@@ -14,6 +14,7 @@ from fuseline.bench.parties import profiled
 from fuseline.bench.samples import Timing
 from fuseline.bench.works import PAYLOAD, Work
 from fuseline.broker.memory import MemoryBroker
+from fuseline.collecting import keep_what_is_loaded
 from fuseline.storage.sql import SqliteRuntimeStorage
 from fuseline.worker import Worker
 
@@ -46,6 +47,7 @@ def run_embedded(parent: Parent) -> None:
         driver = Driver(broker, storage, check=check)
         try:
             parent.ready()
+            keep_what_is_loaded()  # a program of its own, as the commands are
             profiled(lambda: _answer(parent, driver, storage), job.get("profile"))
         finally:
             worker.stop()
