@@ -20,11 +20,12 @@ class Call(ABC):
     """Something to be decided on and committed, for a thread that waits for it.
 
     `wanted`: how many steps the worker `worker_id` would take. `taken` is how many there were for it, `handed` those
-    that it got: of others the attempt was over.
+    that it got: of others the attempt was over. `is_detached`: it may change their payloads, which are copies.
     """
 
     worker_id: str = ""
     wanted: int = 0
+    is_detached: bool = True
 
     def __init__(self) -> None:
         self.error: BaseException | None = None

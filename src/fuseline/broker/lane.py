@@ -48,6 +48,7 @@ class Lane(ABC):
     def exchange(self, worker_id: str, reports: Sequence[Told], wanted: int) -> Exchanged:
         """Record these reports, and get up to `wanted` steps, some of which may be ready because of them.
 
+        Payloads are the broker's own and not to be changed: what a body is called with is made anew from them (`bind`).
         All of it is durable when it returns (P4); each report is refused or taken by itself. Fewer steps than wanted: no
         more were ready. Raises `UnknownWorkerError`, and `RetryableError` when nothing is known to have happened: safe to
         repeat.

@@ -237,7 +237,7 @@ class MemoryBroker(Broker, Lane):
     def exchange(self, worker_id: str, reports: Sequence[Told], wanted: int) -> Exchanged:
         """See `Lane`."""
         items, refused = all_told(worker_id, reports, self._max_message_bytes)
-        call = Exchange(self._serving, worker_id, items, wanted)
+        call = Exchange(self._serving, worker_id, items, wanted, is_detached=False)
         try:
             self._group.do(call)
         except CallerError as error:

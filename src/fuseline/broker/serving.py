@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pydantic_core import from_json
 
@@ -92,18 +92,19 @@ class Serving:
         self._carry_out(handing.without_taken(outcomes[: len(items)]))
         for call, assignment, hold in handing.held(claimed):
             self.roster.handed_out(call.worker_id, hold)
-            call.handed.append(_handed(assignment, now, hold))
+            payload = detached(assignment.payload) if call.is_detached else assignment.payload
+            call.handed.append(_handed(assignment, payload, now, hold))
         done = 0
         for call, mine in asked:
             call.succeed(outcomes[done : done + len(mine)])
             done += len(mine)
 
 
-def _handed(one: StepAssignment, now: float, hold_seconds: float) -> StepAssignment:
+def _handed(one: StepAssignment, payload: dict[str, Any], now: float, hold_seconds: float) -> StepAssignment:
     return StepAssignment.of_checked(
         {
             **one.__dict__,
-            "payload": detached(one.payload),
+            "payload": payload,
             "assigned_at": now,
             "expires_at": now + hold_seconds,
         }
@@ -203,13 +204,20 @@ class Exchange(Call):
     """Reports of one worker, and the steps that it wants. Each report has its own `refusals` entry."""
 
     def __init__(
-        self, serving: Serving, worker_id: str, reports: Sequence[tuple[StepReport, Occurrence]], wanted: int
+        self,
+        serving: Serving,
+        worker_id: str,
+        reports: Sequence[tuple[StepReport, Occurrence]],
+        wanted: int,
+        *,
+        is_detached: bool = True,
     ) -> None:
         super().__init__()
         self._serving = serving
         self._reports = reports
         self.worker_id = worker_id
         self.wanted = wanted
+        self.is_detached = is_detached
         self.refusals: list[CallerError | None] = []
 
     def prepare(self) -> list[Occurrence]:

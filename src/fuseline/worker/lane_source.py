@@ -80,6 +80,7 @@ class LaneSource:
         self._held: dict[Fence, Attempt] = {}
         self._ended: list[Attempt] = []
         self._deadlines = Deadlines()
+        self._ends_when_idle = False
         self._quiet_since = 0.0
         self._exhausted_since: tuple[int, float] | None = None
         self._failure: BaseException | None = None
@@ -96,6 +97,7 @@ class LaneSource:
 
         Raises what the broker raises, but for `RetryableError`, which is waited out.
         """
+        self._ends_when_idle = idle_seconds is not None
         self._slots.on_freed(self._freed)
         if not self._register():
             return 0
@@ -220,6 +222,8 @@ class LaneSource:
             log.debug("an exchange is tried again: %s", error)
             return False
         if (next_at := self._deadlines.next_at) is not None and next_at < (self._waits_until or next_at):
+            return False
+        if self._ends_when_idle and not self._held:  # which the other thread has to wait for from now on
             return False
         return not self._ended and not (self._may_be_ready and self._slots.free > 0)
 

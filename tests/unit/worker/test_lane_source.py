@@ -67,6 +67,19 @@ def test_async_steps_go_on_without_another_thread(
     assert len(set(threads)) == 1
 
 
+def test_a_worker_whose_last_step_was_async_becomes_idle(
+    broker: FiveMethods, bodies: CallableCatalog, lane: Pulling
+) -> None:
+    """P1: its loop has reported that one, and nobody else would have looked again."""
+
+    async def body(_one: StepAssignment) -> None:
+        await asyncio.sleep(0.01)
+
+    bodies.asynchronous["a"] = body
+    broker.add(of("i1"), of("i2"))
+    assert lane.start(idle_seconds=0.05).join() == 2
+
+
 def test_a_body_that_goes_on_does_not_wait_for_a_commit_of_another(
     broker: FiveMethods, bodies: CallableCatalog, lane: Pulling
 ) -> None:
@@ -131,6 +144,37 @@ def test_a_defect_on_the_loop_ends_the_worker(
     broker.add(of("i1"))
     with pytest.raises(ZeroDivisionError):
         lane.start().join()
+
+
+def test_what_a_step_changes_is_its_own() -> None:
+    """Though it gets its inputs and results without a detour over JSON."""
+
+    @step
+    async def first(given: dict[str, list[int]]) -> dict[str, list[int]]:
+        given["values"].append(1)
+        return given
+
+    @step
+    async def left(given: dict[str, list[int]], before: dict[str, list[int]] = Depends(first)) -> list[int]:
+        given["values"].append(2)
+        before["values"].append(3)
+        return before["values"]
+
+    @step
+    def right(given: dict[str, list[int]], before: dict[str, list[int]] = Depends(first)) -> list[int]:
+        given["values"].append(4)
+        before["values"].append(5)
+        return before["values"]
+
+    flow = Workflow(outputs=[left, right], workflow_id="own")
+    with MemoryBroker() as broker:
+        run = flow.dispatch(broker, {"given": {"values": [0]}})
+        Worker(broker, flow).run_until_idle()
+        view = broker.get_run(run)
+        assert view.inputs == {"given": {"values": [0]}}
+        assert view.steps["first"].result == {"values": [0, 1]}
+        assert view.steps["left"].result == [0, 1, 3]
+        assert view.steps["right"].result == [0, 1, 5]
 
 
 def test_runs_of_sync_and_async_steps_over_a_broker_in_this_process() -> None:
