@@ -186,7 +186,7 @@ class Topology:
 
     def events_key(self, workflow_id: str, instance_id: str, event: str) -> str:
         """`<workflow_id>.<instance_id>.<event>`, encoded."""
-        return ".".join(encode_part(part) for part in (workflow_id, instance_id, event))
+        return f"{encode_part(workflow_id)}.{encode_part(instance_id)}.{encode_part(event)}"
 
     def events_pattern(
         self, workflow_id: str | None = None, instance_id: str | None = None, event: str | None = None

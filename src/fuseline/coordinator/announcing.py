@@ -19,6 +19,7 @@ from fuseline.amqp import codec
 from fuseline.amqp.link import Link
 from fuseline.amqp.topology import Topology
 from fuseline.clock import Clock
+from fuseline.engine.effects import Notice
 from fuseline.errors import FuselineError, InvalidMessageError
 from fuseline.ledger import Outcome
 
@@ -35,11 +36,15 @@ MAX_PROBES: Final = 50
 PUBLISH_SECONDS: Final = 20.0
 
 
+_Run = tuple[str, str, str]
+"""(workflow_id, version, instance_id)."""
+
+
 @dataclass(slots=True)
 class _Asked:
-    """Events that one probe is about, as (key, body, instance_id). `is_heard`: None until RabbitMQ has answered."""
+    """Events that one probe is about, as (key, when, whose, what). `is_heard`: None until RabbitMQ has answered."""
 
-    events: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
+    events: list[tuple[str, float, _Run, Notice]] = field(default_factory=list)
     keys: dict[str, None] = field(default_factory=dict)
     is_heard: bool | None = None
 
@@ -56,6 +61,8 @@ class Announcer:
 
     def tell(self, outcome: Outcome) -> None:
         """Have the outcome's notices told, soon."""
+        now = self._clock.now()
+        run = (outcome.workflow_id, outcome.version, outcome.instance_id)
         for notice in outcome.notices:
             if self._open is None:
                 if len(self._asked) >= MAX_PROBES:
@@ -63,17 +70,7 @@ class Announcer:
                 self._open = _Asked()
                 self._link.call_later(GATHER_SECONDS, self._ask_rest)
             key = self._topology.events_key(outcome.workflow_id, outcome.instance_id, notice.kind)
-            body = {
-                "kind": notice.kind,
-                "at": self._clock.now(),
-                "workflow_id": outcome.workflow_id,
-                "workflow_version": outcome.version,
-                "instance_id": outcome.instance_id,
-                "step_name": notice.step,
-                "attempt": notice.attempt,
-                **notice.detail,
-            }
-            self._open.events.append((key, body, outcome.instance_id))
+            self._open.events.append((key, now, run, notice))
             self._open.keys[key] = None
             if len(self._open.keys) >= KEYS_AT_ONCE or len(self._open.events) >= EVENTS_AT_ONCE:
                 self._ask_rest()
@@ -103,7 +100,18 @@ class Announcer:
                 for event in asked.events:
                     self._tell_one(*event)
 
-    def _tell_one(self, key: str, body: dict[str, Any], instance_id: str) -> None:
+    def _tell_one(self, key: str, at: float, run: _Run, notice: Notice) -> None:
+        workflow_id, version, instance_id = run
+        body = {
+            "kind": notice.kind,
+            "at": at,
+            "workflow_id": workflow_id,
+            "workflow_version": version,
+            "instance_id": instance_id,
+            "step_name": notice.step,
+            "attempt": notice.attempt,
+            **notice.detail,
+        }
         try:
             encoded = codec.encode(body)
         except InvalidMessageError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -204,3 +205,19 @@ def test_the_hot_statements_go_by_an_index_however_small_the_tables_were(
             assert "Seq Scan" not in text, text
             assert "Hash Join" not in text, text
     storage.close()
+
+
+@pytest.mark.parametrize("text", ["plain", "ü", "\ud800", "NaN", "Infinity and \x00"])
+def test_rows_are_written_down_in_ascii_whatever_is_in_them(text: str) -> None:
+    """The database may have another encoding than UTF-8."""
+    written = postgres._dumps([{"a": text, "b": 1764000000.25, "c": None}])
+    assert written.isascii()
+    assert "\x00" not in written
+    assert json.loads(written) == [{"a": text, "b": 1764000000.25, "c": None}]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_lacks_is_refused(number: float) -> None:
+    """P7."""
+    with pytest.raises(CallerError, match="number"):
+        postgres._dumps([{"a": 1, "b": number}])

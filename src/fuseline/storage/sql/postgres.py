@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import psycopg
 from psycopg import errors
+from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy import URL, Engine, PoolProxiedConnection, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -210,6 +211,13 @@ def _keys(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _dumps(rows: list[dict[str, Any]]) -> str:
+    """ASCII, for a database that has another encoding than UTF-8."""
+    try:
+        text = to_json(rows, inf_nan_mode="constants")
+    except (PydanticSerializationError, ValueError):  # a lone surrogate
+        text = b"\xff"
+    if text.isascii() and b"NaN" not in text and b"Infinity" not in text:
+        return text.decode("ascii")
     try:
         return json.dumps(rows, allow_nan=False)
     except ValueError as error:

@@ -180,7 +180,9 @@ class Statements(ABC):
     def _compile(self, clause: ClauseElement, columns: Sequence[str] = ()) -> Statement:
         compiled: Any = clause.compile(dialect=self._dialect)
         fixed = {name: value for name, value in compiled.params.items() if value is not None}
-        return Statement(str(compiled), tuple(compiled.positiontup or ()), fixed, tuple(columns))
+        # Plain texts: SQLAlchemy's own kind of them is slow to write as JSON.
+        plain = tuple(str(name) for name in columns)
+        return Statement(str(compiled), tuple(compiled.positiontup or ()), fixed, plain)
 
     def _listed(self, make: Callable[[], ClauseElement]) -> Statement:
         """A statement with a list."""

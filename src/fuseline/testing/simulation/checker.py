@@ -389,13 +389,11 @@ class Checker:
     def _is_answered_for(self, i: str, target: str, commit: int | None, queue: str) -> bool:
         """Whether a dead letter of the same batch, decided on after the report, is still held: it made `target` ready."""
         dead, rows = queue.removesuffix(".reports") + ".dead", self.rows[i]
-        before = [rows[name] for name in self._graph(i).steps[target].predecessors if name in rows]
-        ended = [
-            (row.name, row.attempt)
-            for row in before
-            if self._closed.get((i, row.name, row.attempt)) == commit
-        ]
-        return any(self._copies[dead, f"{i}/{name}/{attempt}"] > 0 for name, attempt in ended)
+        ended = [rows[name] for name in self._graph(i).steps[target].predecessors if name in rows]
+        keys = [(i, row.name, row.attempt) for row in ended]
+        return any(
+            self._closed.get(key) == commit and self._copies[dead, "/".join(map(str, key))] for key in keys
+        )
 
     def _fused_settled(self, who: str, queue: str, message_id: str, row: StepRow | None) -> None:
         """A report of a step that was gone on with may be dropped when its step is not its worker's, and only then."""
