@@ -396,7 +396,7 @@ class Publisher:
         # Publishing with reply_to and consuming the replies have to share a channel (direct reply-to).
         if self._on_reply is None:
             self._consuming(None)
-        elif self._channel is not None:
+        elif self._channel is not None and self._channel.is_open:  # else it was given up meanwhile
             self._channel.basic_consume(REPLY_TO, self._reply, auto_ack=True, callback=self._consuming)
 
     def _reply(self, _channel: Channel, method: Basic.Deliver, properties: Properties, body: bytes) -> None:
