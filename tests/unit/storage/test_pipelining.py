@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.pq import PipelineStatus, TransactionStatus
 
+from fuseline.clock import ManualClock
+from fuseline.engine import Verdict
+from fuseline.engine.events import StepReported
 from fuseline.errors import CallerError
+from fuseline.ledger import Dispatch, Ledger, Occurrence
+from fuseline.model import Status
+from fuseline.storage import PostgresRuntimeStorage
 from fuseline.storage.sql.pipelining import Pipeline, Prepared
 from fuseline.storage.sql.statements import Statement
+from fuseline.testing.flows import graph
 
 
 def sql(text: str) -> Statement:
@@ -128,3 +136,33 @@ def test_a_connection_that_is_lost_is_an_error_and_no_endless_wait(
         pipeline.commit()
     with pytest.raises(psycopg.OperationalError):
         pipeline.abandon()
+
+
+def test_a_lone_report_takes_two_round_trips(
+    fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it needs is asked for at once, and what it changes goes out with the commit: a hop waits for both."""
+    names = ["a", "b", "c"]
+    trips: list[str] = []
+    receive, commit = Pipeline.receive, Pipeline.commit
+
+    def counted_receive(self: Pipeline) -> None:
+        trips.append("receive")
+        receive(self)
+
+    def counted_commit(self: Pipeline) -> bool:
+        trips.append("commit")
+        return commit(self)
+
+    monkeypatch.setattr(Pipeline, "receive", counted_receive)
+    monkeypatch.setattr(Pipeline, "commit", counted_commit)
+    with closing(PostgresRuntimeStorage(fresh_postgres_url, upgrade=True)) as storage:
+        ledger = Ledger(storage, ManualClock())
+        ledger.register([graph("chain", {"a": ["b"], "b": ["c"], "c": []})])
+        ledger.apply([Dispatch("chain", "1", "run")])
+        for name in names:
+            trips.clear()
+            event = StepReported(name, 1, Status.SUCCEEDED, result=1, holder="w")
+            (outcome,) = ledger.apply([Occurrence("run", event, "chain")])
+            assert outcome.verdict is Verdict.ACCEPTED
+            assert trips == ["receive", "commit"]
