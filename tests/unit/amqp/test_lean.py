@@ -89,7 +89,16 @@ def test_a_body_is_cut_into_frames(size: int) -> None:
         {"headers": {"x": object()}},
         {"headers": [1]},
     ],
-    ids=str,
+    ids=[
+        "long id",
+        "long type",
+        "a number",
+        "delivery mode",
+        "timestamp",
+        "long header name",
+        "strange header",
+        "list",
+    ],
 )
 def test_what_cannot_be_written_is_told_as_pika_tells_it(wrong: dict[str, Any]) -> None:
     props = Properties(**wrong)
