@@ -25,7 +25,7 @@ from fuseline.engine.readiness import EdgeState, Fate
 from fuseline.engine.state import StepRow
 from fuseline.engine.turn import Turn
 from fuseline.errors import InvalidMessageError
-from fuseline.ledger import Occurrence, Outcome, batch
+from fuseline.ledger import Occurrence, Outcome, deciding
 from fuseline.model.messages import StepAssignment
 from fuseline.model.status import Status
 
@@ -64,7 +64,7 @@ def no_fencing() -> Iterator[None]:
             event = dataclasses.replace(event, attempt=row.attempt, holder=row.holder or event.holder)
         return real(plan, snapshot, event, now)
 
-    with mock.patch.object(batch, "decide", decide):
+    with mock.patch.object(deciding, "decide", decide):
         yield
 
 
@@ -214,7 +214,7 @@ def unfenced_fusion() -> Iterator[None]:
             event = dataclasses.replace(event, continued_from=None)
         return real(plan, snapshot, event, now)
 
-    with mock.patch.object(batch, "decide", decide):
+    with mock.patch.object(deciding, "decide", decide):
         yield
 
 
