@@ -153,7 +153,7 @@ def test_a_message_that_is_gone_from_within_a_backlog_that_never_ends_is_missed(
 
 def test_what_an_acknowledged_dispatch_starts_goes_out_at_once_when_storage_is_back() -> None:
     """P4: who recorded and acknowledged it was killed before he sent its step, and storage failed under the next."""
-    stage = Stage(graph("w", {"a": []}))
+    stage = Stage(graph("w", {"a": []}), seed=5)  # with which the answer comes before the assignment is sent
     stage.run_until(1.9)
     while "acked" not in stage.kinds():
         stage.run_until(stage.world.now - START + 0.0005)
