@@ -6,8 +6,8 @@ import os
 import secrets
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -21,6 +21,7 @@ from fuseline.bench.flows import workflows
 from fuseline.bench.samples import Sample, Timing
 from fuseline.bench.works import Work
 from fuseline.broker.amqp import AmqpBroker
+from fuseline.storage.base import RuntimeStorage
 from fuseline.storage.sql import open_storage
 
 WORKERS: Final = 2
@@ -134,6 +135,32 @@ class Floor(System):
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A Fuseline that was started for a benchmark. `groups`: process ids by who they are."""
+
+    broker: AmqpBroker
+    storage: RuntimeStorage
+    topology: Topology
+    children: Sequence[Child]
+    groups: Mapping[str, Sequence[int]]
+
+    def sample(self, work: Work) -> Sample:
+        """Do the work once to warm up, and once for the sample. Raises `BenchFailedError`."""
+        driver = Driver(self.broker, self.storage, check=self.check)
+        return _sampled(work, driver.do, self.read_cpu, self.children)
+
+    def check(self) -> None:
+        """Raise `BenchFailedError` when one of its processes has ended."""
+        for child in self.children:
+            child.check()
+
+    def read_cpu(self) -> dict[str, float]:
+        """CPU seconds so far, by who used them; this process dispatches."""
+        own = os.times()
+        return {**cpu_seconds(self.groups), "dispatcher": own.user + own.system}
+
+
 class Fuseline(System):
     """`fuseline`: a coordinator and workers on RabbitMQ and PostgreSQL, with everything on. With step fusion on demand."""
 
@@ -145,6 +172,14 @@ class Fuseline(System):
 
     def measure(self, work: Work, place: Place | None, setting: Setting) -> Sample:
         assert place is not None
+        with self.started(work, place, setting) as one:
+            return one.sample(work)
+
+    @contextmanager
+    def started(
+        self, work: Work, place: Place, setting: Setting, coordinators: int = 1
+    ) -> Iterator[Installation]:
+        """Coordinators and workers for `work`, ready, and ended with the context."""
         topology = Topology(f"fuseline-bench-{secrets.token_hex(4)}")
         schemas = [flow.to_schema() for flow in workflows(work)]
         job: dict[str, Any] = {
@@ -155,53 +190,29 @@ class Fuseline(System):
             "work": asdict(work),
         }
         with ExitStack() as stack:
+
+            def child(role: str, name: str, **more: Any) -> Child:
+                told = {**job, **more, "profile": self._profile(setting, work, name)}
+                return stack.enter_context(Child(role, name, told, setting.folder))
+
             stack.callback(delete_topology, place.amqp_url, topology, [schema.key for schema in schemas])
-            coordinator = stack.enter_context(
-                Child(
-                    "coordinator",
-                    "coordinator",
-                    {
-                        **job,
-                        "database_url": place.database_url,
-                        "profile": self._profile(setting, work, "coordinator"),
-                    },
-                    setting.folder,
-                )
-            )
-            coordinator.wait_ready()
-            workers = [
-                stack.enter_context(
-                    Child(
-                        "worker",
-                        f"worker-{number}",
-                        {**job, "profile": self._profile(setting, work, f"worker-{number}")},
-                        setting.folder,
-                    )
-                )
-                for number in range(setting.workers)
-            ]
+            recorders = []
+            for number in range(coordinators):
+                name = f"coordinator-{number}" if number else "coordinator"
+                recorders.append(child("coordinator", name, database_url=place.database_url))
+                recorders[-1].wait_ready()
+            workers = [child("worker", f"worker-{number}") for number in range(setting.workers)]
             for worker in workers:
                 worker.wait_ready()
             storage = open_storage(place.database_url)
             stack.callback(storage.close)
             broker = stack.enter_context(AmqpBroker(place.amqp_url, topology=topology))
-            children = [coordinator, *workers]
-
-            def check() -> None:
-                for child in children:
-                    child.check()
-
             groups = {
-                "coordinator": [coordinator.pid],
+                "coordinator": [one.pid for one in recorders],
                 "workers": [worker.pid for worker in workers],
                 **_servers(place),
             }
-
-            def read_cpu() -> dict[str, float]:
-                own = os.times()
-                return {**cpu_seconds(groups), "dispatcher": own.user + own.system}
-
-            return _sampled(work, Driver(broker, storage, check=check).do, read_cpu, children)
+            yield Installation(broker, storage, topology, [*recorders, *workers], groups)
 
     def _profile(self, setting: Setting, work: Work, who: str) -> str | None:
         return _profile(setting, work, f"fused-{who}" if self.fusion else who)

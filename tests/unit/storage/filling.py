@@ -14,9 +14,9 @@ _RUNS = """
     INSERT INTO fuseline_runs
         (instance_id, workflow_id, version, status, created_at, open_steps, due_at, finished_at)
     SELECT 'run-' || lpad(n::text, 9, '0'), 'w' || n % 50, '1',
-           CASE WHEN n % %(open)s = 0 THEN 'running' ELSE 'succeeded' END, n,
+           CASE WHEN n % %(open)s = 0 THEN 'RUNNING' ELSE 'SUCCEEDED' END, n,
            CASE WHEN n % %(open)s = 0 THEN 1 ELSE 0 END,
-           CASE WHEN n % %(open)s = 0 THEN n + 1e6 END,
+           CASE WHEN n % %(open)s = 0 THEN extract(epoch FROM now()) + 1e6 + n END,
            CASE WHEN n % %(open)s = 0 THEN NULL ELSE n + 10 END
     FROM generate_series(1, %(runs)s) AS n
 """
@@ -24,9 +24,9 @@ _STEPS = """
     INSERT INTO fuseline_steps
         (instance_id, name, status, attempt, failures, losses, queued_at, finished_at, due_at, result)
     SELECT 'run-' || lpad(n::text, 9, '0'), 's' || s,
-           CASE WHEN n % %(open)s = 0 AND s = %(steps)s THEN 'queued' ELSE 'succeeded' END, 1, 0, 0, n,
+           CASE WHEN n % %(open)s = 0 AND s = %(steps)s THEN 'QUEUED' ELSE 'SUCCEEDED' END, 1, 0, 0, n,
            CASE WHEN n % %(open)s = 0 AND s = %(steps)s THEN NULL ELSE n + s END,
-           CASE WHEN n % %(open)s = 0 AND s = %(steps)s THEN n + 1e6 END, '{"a": "result"}'
+           CASE WHEN n % %(open)s = 0 AND s = %(steps)s THEN extract(epoch FROM now()) + 1e6 + n END, '{"a": "result"}'
     FROM generate_series(1, %(runs)s) AS n, generate_series(1, %(steps)s) AS s
 """
 _JOINS = """
