@@ -18,7 +18,7 @@ from fuseline.testing.simulation.endings import endings, retry_budgets
 from fuseline.testing.simulation.history import Event, History
 from fuseline.testing.simulation.replays import is_replay, standing
 from fuseline.testing.simulation.semantics import READY, SKIPPED, Graph
-from fuseline.testing.simulation.starts import Fused, goes_on_from, wrong_with
+from fuseline.testing.simulation.starts import Fused, goes_on_from, that_end, wrong_with
 
 Key = tuple[str, str]
 Attempt = tuple[str, str, int]
@@ -387,13 +387,11 @@ class Checker:
                 self._broken("P4", f"{who} let {message_id} go before {target}, ready by it, was safe")
 
     def _is_answered_for(self, i: str, target: str, commit: int | None, queue: str) -> bool:
-        """Whether a dead letter of the same batch, decided on after the report, is still held: it made `target` ready."""
-        dead, rows = queue.removesuffix(".reports") + ".dead", self.rows[i]
-        ended = [rows[name] for name in self._graph(i).steps[target].predecessors if name in rows]
-        keys = [(i, row.name, row.attempt) for row in ended]
-        return any(
-            self._closed.get(key) == commit and self._copies[dead, "/".join(map(str, key))] for key in keys
-        )
+        """Whether what was decided on after the report, in the same batch, is still held: it made `target` ready."""
+        rows = [self.rows[i].get(name) for name in self._graph(i).steps[target].predecessors]
+        keys = [(i, row.name, row.attempt) for row in rows if row is not None]
+        ended = [key for key in keys if self._closed.get(key) == commit]
+        return any(self._copies[copy] for key in ended for copy in that_end(key, queue))
 
     def _fused_settled(self, who: str, queue: str, message_id: str, row: StepRow | None) -> None:
         """A report of a step that was gone on with may be dropped when its step is not its worker's, and only then."""

@@ -12,6 +12,8 @@ from fuseline.testing.simulation.semantics import Graph
 
 Attempt = tuple[str, str, int]
 Rows = Mapping[str, StepRow]
+REPORTS = ("report", "fused-report")
+"""What the id of a report ends in."""
 
 
 def wrong_with(
@@ -89,5 +91,12 @@ def goes_on_from(
     ((source, value),) = results.items()
     if not isinstance(value, list) or value[0] != source:
         return None
-    reports = [f"{i}/{source}/{value[1]}/{what}" for what in ("report", "fused-report")]
+    reports = [f"{i}/{source}/{value[1]}/{what}" for what in REPORTS]
     return (source, value) if any(worker in said[one] for one in reports) else None
+
+
+def that_end(attempt: tuple[str, str, int], reports_queue: str) -> list[tuple[str, str]]:
+    """(queue, message id) of what may end an attempt: its reports, and its own message when that dies."""
+    name = "/".join(map(str, attempt))
+    dead = f"{reports_queue.removesuffix('.reports')}.dead", name
+    return [dead, *((reports_queue, f"{name}/{what}") for what in REPORTS)]
