@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,3 +164,45 @@ def test_a_commit_that_nobody_has_written_down_is_read(
         with pytest.raises(KeyboardInterrupt):
             save(storage, changes)
     assert load(storage, "i1").runs["i1"].open_steps == 2
+
+
+class _Interrupted:
+    """A connection on whose `statement` somebody presses Ctrl-C: the interpreter raises as soon as the call is back."""
+
+    def __init__(self, connection: Any, statement: str) -> None:
+        self._connection = connection
+        self._statement = statement
+
+    def execute(self, text: str, *values: Any) -> Any:
+        done = self._connection.execute(text, *values)
+        if text == self._statement:
+            raise KeyboardInterrupt
+        return done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def test_who_is_interrupted_while_the_file_is_waited_for_leaves_it_to_others(
+    storage: SqliteRuntimeStorage, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: the lock came together with Ctrl-C, and would be held by nobody for as long as the process lives."""
+    on = SqliteRuntimeStorage._on
+
+    def interrupted(self: SqliteRuntimeStorage, driver: Any, begin: str) -> Any:
+        return on(self, _Interrupted(driver, begin), begin)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteRuntimeStorage, "_on", interrupted)
+        for call in (
+            lambda: begin(storage, "i1"),
+            lambda: storage.purge_runs(1.0),
+            lambda: storage.read_run("i1"),
+        ):
+            with pytest.raises(KeyboardInterrupt):
+                call()
+    with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+    begin(storage, "i1")
+    assert storage.read_run("i1") is not None

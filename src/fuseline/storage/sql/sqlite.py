@@ -158,8 +158,9 @@ class SqliteRuntimeStorage(SqlRuntimeStorage):
     def _on(self, driver: Any, begin: str) -> Iterator[_SqliteSession]:
         with explained(self.engine.url):
             session = _SqliteSession(driver)
-            driver.execute(begin)
             try:
+                # In here: Ctrl-C while it waits is raised when it has begun.
+                driver.execute(begin)
                 yield session
                 driver.execute("COMMIT")
             except BaseException:
