@@ -166,7 +166,7 @@ class LaneSource:
     def _keep_alive(self) -> None:
         while not self._done.wait(self._options.heartbeat_seconds):
             try:
-                self._lane.keep_alive(self.worker_id)
+                self._lane.keep_alive(self.worker_id, holds=list(self._held))
             except UnknownWorkerError as error:
                 log.warning("a keep-alive is refused, the next exchange registers again: %s", error)
                 self._woken()

@@ -82,12 +82,14 @@ class ShortWay(Lane):
         self._five = five
         self._wakes: dict[str, Callable[[], None]] = {}
         self.exchanges = 0
+        self.holds: queue.Queue[list[Fence] | None] = queue.Queue()
 
     def register_worker(self, workflows: Iterable[WorkflowSchema]) -> str:
         return self._five.register_worker(workflows)
 
     def keep_alive(self, worker_id: str, *, holds: Iterable[Fence] | None = None) -> None:
         self._five.keep_alive(worker_id)
+        self.holds.put(None if holds is None else list(holds))
 
     def exchange(self, worker_id: str, reports: Sequence[Told], wanted: int) -> Exchanged:
         self.exchanges += 1

@@ -47,6 +47,25 @@ def test_an_idle_worker_asks_for_nothing(broker: FiveMethods, lane: Pulling) -> 
     assert lane.lane.exchanges == exchanges
 
 
+def test_a_worker_says_what_it_holds(broker: FiveMethods, bodies: CallableCatalog, lane: Pulling) -> None:
+    """P1: a step whose claim was committed and whose answer was lost would be carried on for as long as the worker lives."""
+    started, release = threading.Event(), threading.Event()
+
+    def body(_one: StepAssignment) -> None:
+        started.set()
+        assert release.wait(SECONDS)
+
+    bodies.sync["a"] = body
+    lane.start()
+    assert lane.lane.holds.get(timeout=SECONDS) == []
+    broker.add(of("i1"))
+    assert started.wait(SECONDS)
+    while not (held := lane.lane.holds.get(timeout=SECONDS)):
+        assert held == []
+    release.set()
+    assert held == [("i1", "a", 1)]
+
+
 def test_async_steps_go_on_without_another_thread(
     broker: FiveMethods, bodies: CallableCatalog, lane: Pulling
 ) -> None:
