@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+
+from fuseline.engine.state import RunRow
 
 
 class Ending(threading.Event):
@@ -35,6 +38,13 @@ class Endings:
         """The run has ended."""
         if (ending := self._endings.pop(instance_id, None)) is not None:
             ending.set()
+
+    def look(self, read: Callable[[str], RunRow | None]) -> None:
+        """Whether those that somebody waits for have ended; the header tells."""
+        for instance_id in list(self._endings):
+            row = read(instance_id)
+            if row is None or row.status.is_terminal:
+                self.ended(instance_id)
 
     def close(self) -> None:
         """Nobody is to wait any more."""

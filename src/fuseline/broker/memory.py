@@ -138,9 +138,9 @@ class MemoryBroker(Broker, Lane):
     def _prepared(self) -> Iterator[None]:
         """Within the lock: over a broker that has started, with no timer outstanding."""
         self._check_open()
-        if not self._started:
-            self._take_up()
         try:
+            if not self._started or self._ledger.doubts:
+                self._take_up()
             self._timers.apply(self._carry_out)
             self._timers.housekeep()
             yield
@@ -165,23 +165,26 @@ class MemoryBroker(Broker, Lane):
             raise BrokerUnavailableError("the broker is closed")
 
     def _take_up(self) -> None:
-        self.storage.claim_coordinator(f"embedded-{self._clock.new_id()}")
-        self._roster.add(self.storage.list_workers())
+        if not self._started:
+            self.storage.claim_coordinator(f"embedded-{self._clock.new_id()}")
+            self._roster.add(self.storage.list_workers())
         after: Key | None = None
         while rows := self.storage.list_queued(after=after, limit=BATCH):
             self._carry_out(self._ledger.offer_again((i, row.name, row.attempt) for i, row in rows))
             after = rows[-1][0], rows[-1][1].name
         self._timers.take_up()
-        self._started = True
+        self._endings.look(self.storage.read_run_row)
+        self._ledger.doubts, self._started = 0, True
 
     def _carry_out(self, outcomes: Iterable[Outcome]) -> None:
-        before = len(self._ready)
+        is_offered = False  # also what waits already: who was to take it may have failed to
         for outcome in outcomes:
             for assignment in outcome.assignments:
                 self._ready.put(assignment)
+                is_offered = True
             if outcome.finished is not None:
                 self._endings.ended(outcome.instance_id)
-        if len(self._ready) > before:
+        if is_offered:
             for wake in self._wakes.values():
                 wake()
 

@@ -36,9 +36,9 @@ class Timers:
         self._next_due = self._ledger.storage.next_due()
 
     def set_alarm(self) -> None:
-        """Ring when the next one runs out."""
+        """Ring when the next one runs out; at once when nobody knows whether a commit was made, and what is due then."""
         if self._alarm is not None:
-            self._alarm.set(self._due_at())
+            self._alarm.set(self._clock.now() if self._ledger.doubts else self._due_at())
 
     def apply(self, carry_out: Callable[[Iterable[Outcome]], None]) -> None:
         """Those that have run out. What that brings about is carried out batch by batch."""

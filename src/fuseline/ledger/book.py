@@ -9,6 +9,7 @@ from fuseline.clock import Clock
 from fuseline.engine import Plan, Rules
 from fuseline.engine.effects import Verdict
 from fuseline.engine.events import RunDuePassed, StepDuePassed
+from fuseline.errors import CallerError
 from fuseline.ledger.batch import Batch
 from fuseline.ledger.definitions import Definitions
 from fuseline.ledger.items import Dispatch, Occurrence, Outcome, Then
@@ -30,6 +31,7 @@ class Ledger:
 
     `counts` holds how many events met each verdict: duplicates and stale reports are counted, not hidden.
     `earliest_due` is the earliest deadline that was saved since somebody set it to None: when to look again.
+    `doubts`: how many commits were begun, since somebody set it to 0, of which nobody knows whether they were made.
     """
 
     def __init__(self, storage: RuntimeStorage, clock: Clock, rules: Rules | None = None) -> None:
@@ -38,6 +40,7 @@ class Ledger:
         self.rules = rules or Rules()
         self.counts: Counter[Verdict] = Counter()
         self.earliest_due: float | None = None
+        self.doubts = 0
         self._definitions = Definitions(storage, clock, self.rules)
 
     def register(self, schemas: Iterable[WorkflowSchema], worker: WorkerView | None = None) -> None:
@@ -63,22 +66,36 @@ class Ledger:
         same transaction, and its outcomes follow. An item that is wrong (unknown run, unknown workflow) gets an outcome
         with its `error` and harms no other.
         """
-        with self.storage.transaction() as tx:
-            outcomes = self._batch(tx).run(items, then)
+        doubts = self.doubts
+        try:
+            with self.storage.transaction() as tx:
+                outcomes = self._batch(tx).run(items, then)
+                self.doubts += 1
+        except CallerError:  # it is rolled back
+            self.doubts = doubts
+            raise
+        self.doubts = doubts
         self._count(outcomes)
         return outcomes
 
     def apply_due(self, limit: int = 500, renewals: Renewals = _no_renewals) -> list[Outcome]:
         """Take up to `limit` timers that have run out and decide on them. An empty list: nothing was due."""
-        with self.storage.transaction() as tx:
-            items = [
-                Occurrence(
-                    due.instance_id,
-                    RunDuePassed() if due.step is None else StepDuePassed(due.step, renewals(due)),
-                )
-                for due in tx.take_due(self.clock.now(), limit)
-            ]
-            outcomes = self._batch(tx).run(items) if items else []
+        doubts = self.doubts
+        try:
+            with self.storage.transaction() as tx:
+                items = [
+                    Occurrence(
+                        due.instance_id,
+                        RunDuePassed() if due.step is None else StepDuePassed(due.step, renewals(due)),
+                    )
+                    for due in tx.take_due(self.clock.now(), limit)
+                ]
+                outcomes = self._batch(tx).run(items) if items else []
+                self.doubts += bool(items)
+        except CallerError:  # it is rolled back
+            self.doubts = doubts
+            raise
+        self.doubts = doubts
         self._count(outcomes)
         return outcomes
 

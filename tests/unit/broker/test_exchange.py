@@ -287,3 +287,99 @@ def test_who_overrides_a_method_of_a_broker_sees_each_step() -> None:
     with MemoryBroker() as plain, Watching() as watching:
         assert lane_of(plain) is plain
         assert lane_of(watching) is None
+
+
+# ---- a commit of which nobody knows
+
+
+def test_what_a_commit_without_an_answer_made_ready_is_handed_out_at_once(
+    storage: CountingStorage, broker: MemoryBroker
+) -> None:
+    """P1: the report comes again and is a duplicate; what it had made ready was put nowhere the first time."""
+    worker = broker.register_worker([CHAIN])
+    broker.dispatch_workflow(CHAIN)
+    first = broker.get_step(worker)
+    assert first is not None
+    storage.lose_answer = True
+    with pytest.raises(StorageUnavailableError):
+        broker.report_step(worker, report_on(first))
+    broker.report_step(worker, report_on(first))
+    second = broker.get_step(worker)
+    assert second is not None
+    assert second.step_name == "b"
+
+
+def test_who_waits_for_a_run_hears_of_an_end_whose_commit_had_no_answer(
+    storage: CountingStorage, broker: MemoryBroker
+) -> None:
+    """P7: whoever recorded it got an error, and could tell nobody."""
+    worker = broker.register_worker([SINGLE])
+    run = broker.dispatch_workflow(SINGLE)
+    only = broker.get_step(worker)
+    assert only is not None
+    ends: list[RunStatus] = []
+    waiter = threading.Thread(target=lambda: ends.append(broker.wait(run, SECONDS).state))
+    waiter.start()
+    while not broker._endings._endings:
+        waiter.join(0.001)
+    storage.lose_answer = True
+    with pytest.raises(StorageUnavailableError):
+        broker.report_step(worker, report_on(only))
+    broker.report_step(worker, report_on(only))
+    with broker._lock:
+        assert not broker._endings._endings
+    waiter.join(SECONDS)
+    assert ends == [RunStatus.SUCCEEDED]
+
+
+def test_what_another_one_failed_to_take_is_told_again_when_it_is_swept(
+    storage: CountingStorage, broker: MemoryBroker, clock: ManualClock
+) -> None:
+    """P1: it waits here all the while, and who could take it sleeps until it is told."""
+    leaving, sleeping = broker.register_worker([SINGLE]), broker.register_worker([SINGLE])
+    broker.dispatch_workflow(SINGLE)
+    woken: list[int] = []
+    broker.on_ready(sleeping, lambda: woken.append(1))
+    storage.away = True
+    with pytest.raises(StorageUnavailableError):
+        broker.exchange(leaving, (), 1)
+    storage.away = False
+    clock.advance(121)
+    broker.tick()
+    assert woken
+    assert broker.exchange(sleeping, (), 1).assignments
+
+
+def test_who_waits_hears_of_it_though_nobody_calls_again(storage: CountingStorage) -> None:
+    """P7: whoever recorded the end has given up."""
+    with MemoryBroker(storage) as broker:
+        worker = broker.register_worker([SINGLE])
+        run = broker.dispatch_workflow(SINGLE)
+        only = broker.get_step(worker)
+        assert only is not None
+        ends: list[RunStatus] = []
+        waiter = threading.Thread(target=lambda: ends.append(broker.wait(run, SECONDS).state))
+        waiter.start()
+        while not broker._endings._endings:
+            waiter.join(0.001)
+        storage.lose_answer = True
+        with pytest.raises(StorageUnavailableError):
+            broker.report_step(worker, report_on(only))
+        waiter.join(SECONDS)
+    assert ends == [RunStatus.SUCCEEDED]
+
+
+def test_what_was_certainly_not_committed_is_no_reason_to_look(
+    storage: CountingStorage, broker: MemoryBroker
+) -> None:
+    """P6: looking costs as much as what is queued."""
+    worker = broker.register_worker([SINGLE])
+    storage.poison = broker.dispatch_workflow(SINGLE)
+    with pytest.raises(CallerError):
+        broker.get_step(worker)
+    assert not broker._ledger.doubts
+    storage.away = True
+    with pytest.raises(StorageUnavailableError):
+        broker.dispatch_workflow(SINGLE)
+    assert not broker._ledger.doubts
+    storage.away = False
