@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.pq import PipelineStatus, TransactionStatus
 
 from fuseline.clock import ManualClock
 from fuseline.engine import Verdict
@@ -17,9 +16,11 @@ from fuseline.errors import CallerError
 from fuseline.ledger import Dispatch, Ledger, Occurrence
 from fuseline.model import Status
 from fuseline.storage import PostgresRuntimeStorage
-from fuseline.storage.sql.pipelining import Pipeline, Prepared
+from fuseline.storage.sql.pipelining import Pipeline, Prepared, is_unused
 from fuseline.storage.sql.statements import Statement
+from fuseline.storage.transaction import Changes, Wanted
 from fuseline.testing.flows import graph
+from fuseline.testing.storage_cases import run_row
 
 
 def sql(text: str) -> Statement:
@@ -46,12 +47,6 @@ def prepared() -> Prepared:
     return Prepared()
 
 
-def usable(connection: psycopg.Connection[Any]) -> bool:
-    """Out of the pipeline, and in no transaction."""
-    is_out = connection.pgconn.pipeline_status == PipelineStatus.OFF
-    return is_out and connection.info.transaction_status == TransactionStatus.IDLE
-
-
 @pytest.mark.parametrize("begin", [True, False], ids=["transaction", "reads"])
 def test_each_statement_gets_its_own_answer(
     connection: psycopg.Connection[Any], prepared: Prepared, begin: bool
@@ -66,7 +61,7 @@ def test_each_statement_gets_its_own_answer(
             assert pipeline.commit()
         else:
             pipeline.finish()
-        assert usable(connection)
+        assert is_unused(connection)
 
 
 def test_every_text_comes_back_as_it_was(connection: psycopg.Connection[Any], prepared: Prepared) -> None:
@@ -87,7 +82,7 @@ def test_a_text_that_cannot_be_sent_is_refused_before_it_is_cut(
         pipeline.execute(ECHO, {"texts": [text]})
     pipeline.abandon()
     connection.rollback()
-    assert usable(connection)
+    assert is_unused(connection)
     assert connection.execute("SELECT n FROM kept").fetchall() == []
 
 
@@ -104,7 +99,7 @@ def test_a_statement_that_fails_undoes_all_and_leaves_the_connection_usable(
         last.rows() if looks else pipeline.commit()
     pipeline.abandon()
     connection.rollback()
-    assert usable(connection)
+    assert is_unused(connection)
     again = Pipeline(connection, prepared, begin=True)
     assert again.execute(PUT, {"n": 2}).count == 1
     assert again.execute(PUT, {"n": 0}).count == 0
@@ -120,7 +115,7 @@ def test_a_read_that_fails_leaves_the_connection_usable(
     with pytest.raises(psycopg.errors.DivisionByZero):
         pipeline.execute(DIVIDE, {"by": 0}).rows()
     pipeline.abandon()
-    assert usable(connection)
+    assert is_unused(connection)
 
 
 def test_a_connection_that_is_lost_is_an_error_and_no_endless_wait(
@@ -166,3 +161,32 @@ def test_a_lone_report_takes_two_round_trips(
             (outcome,) = ledger.apply([Occurrence("run", event, "chain")])
             assert outcome.verdict is Verdict.ACCEPTED
             assert trips == ["receive", "commit"]
+
+
+def save_in_vain(storage: PostgresRuntimeStorage) -> None:
+    with storage.transaction() as tx:
+        tx.load(Wanted({"nobody"}))
+        tx.save(Changes([run_row("undone")]))
+        tx.load(Wanted({"nobody"}))
+        tx.save(Changes([run_row("undone, too")]))
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("where", ["abandon", "rollback"])
+def test_who_is_interrupted_again_while_he_leaves_gives_no_half_used_connection_back(
+    fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """P3, P4: what was given up would be committed with the next one, and its answers taken for those of the next one."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with closing(PostgresRuntimeStorage(fresh_postgres_url, upgrade=True, pool_size=1)) as storage:
+        with monkeypatch.context() as patched:
+            patched.setattr(Pipeline if where == "abandon" else psycopg.Connection, where, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                save_in_vain(storage)
+        ledger = Ledger(storage, ManualClock())
+        ledger.register([graph("single", {"a": []})])
+        ledger.apply([Dispatch("single", "1", "i1")])
+        assert [row.instance_id for row in storage.list_runs()] == ["i1"]

@@ -17,7 +17,7 @@ from psycopg import generators
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, PipelineStatus
+from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from fuseline.errors import CallerError
@@ -175,6 +175,13 @@ class Pipeline:
             if results:
                 return results[-1]
         raise psycopg.OperationalError("the database's server gave no answer")
+
+
+def is_unused(connection: psycopg.Connection[Any]) -> bool:
+    """Whether nothing is under way: it is out of the pipeline, and in no transaction."""
+    pg = connection.pgconn
+    is_out: bool = pg.pipeline_status == PipelineStatus.OFF
+    return is_out and pg.transaction_status == TransactionStatus.IDLE
 
 
 @cache

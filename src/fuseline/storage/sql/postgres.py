@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from fuseline.errors import CallerError, FatalError, FuselineError, MigrationError, StorageUnavailableError
 from fuseline.storage.sql.migrating import bring_up_to_date, check_revision, find_revision
-from fuseline.storage.sql.pipelining import Answer, Pipeline, Prepared
+from fuseline.storage.sql.pipelining import Answer, Pipeline, Prepared, is_unused
 from fuseline.storage.sql.session import Row, Session
 from fuseline.storage.sql.statements import PostgresStatements, Statement
 from fuseline.storage.sql.storage import SqlRuntimeStorage
@@ -143,6 +143,8 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
         if driver.closed:
             connection.invalidate()
             self.engine.dispose()
+        elif not is_unused(driver):  # who was to leave it so was interrupted
+            connection.invalidate()
         else:
             connection.info["used_at"] = time.monotonic()
         connection.close()
