@@ -65,7 +65,7 @@ class Bodies:
 
     `done(attempt, report)` is called on that thread or loop. `loop`: where async bodies run; by default a loop of our own,
     which is made for the first of them. `may_drive`: that loop may run on the caller's thread, in `drive`; otherwise, and
-    for good from `let_go` on, it runs on a thread of its own.
+    for good from `let_go` on, it runs on a thread of its own. `context`: the caller's, of which every body gets a copy.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Bodies:
         may_drive: bool = False,
     ) -> None:
         self._done = done
-        self._context = contextvars.copy_context()
+        self.context = contextvars.copy_context()
         self._threads = _DaemonThreads()
         self._loop = loop
         self._may_drive = may_drive
@@ -91,7 +91,7 @@ class Bodies:
     def start(self, attempt: Attempt) -> None:
         """Execute it."""
         if not attempt.invocation.is_async:
-            context = self._context.copy()
+            context = self.context.copy()
             self._threads.start(
                 lambda: context.run(attempt.execute_on_thread), lambda report: self._done(attempt, report)
             )
@@ -112,7 +112,7 @@ class Bodies:
         if own is None or not own.is_here:
             loop.call_soon_threadsafe(self._begin, attempt, loop)
             return None
-        task = attempt.task = own.begin(self._execute(attempt), self._context.copy())
+        task = attempt.task = own.begin(self._execute(attempt), self.context.copy())
         self._raise_interrupt()
         if task.done():
             return _report_of(attempt, task)
@@ -172,7 +172,7 @@ class Bodies:
         if attempt.is_stopped:
             self._done(attempt, cancelled_report(attempt.assignment))
             return
-        attempt.task = loop.create_task(self._execute(attempt), context=self._context.copy())
+        attempt.task = loop.create_task(self._execute(attempt), context=self.context.copy())
         attempt.task.add_done_callback(lambda task: self._ended(attempt, task))
 
     async def _execute(self, attempt: Attempt) -> StepReport:

@@ -224,7 +224,7 @@ class Scheduler:
         else:
             if self._trace is not None:
                 self._trace.write("step_started", *attempt.key, worker_id=self._instance_id)
-            report = attempt.execute()
+            report = self._bodies.context.copy().run(attempt.execute)
         self._happened([_reported(report, self._instance_id)])
 
     def _attempt(self, assignment: StepAssignment) -> Attempt:

@@ -213,6 +213,27 @@ def test_context_variables_reach_every_body() -> None:
     assert asyncio.run(inside()) == (["set"] * 3, ["set"] * 3)
 
 
+@pytest.mark.parametrize("storage", [None, MemoryRuntimeStorage()], ids=["here", "on threads"])
+def test_what_a_body_sets_in_its_context_stays_there(storage: MemoryRuntimeStorage | None) -> None:
+    """Wherever it is executed: not in the next body, not with the caller and not in his next run."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+    @step
+    def first() -> str:
+        before = variable.get()
+        variable.set("set")
+        return before
+
+    @step
+    def second(_start: str = Depends(first)) -> str:
+        return variable.get()
+
+    workflow = Workflow(outputs=[first, second])
+    for _ in range(2):
+        assert workflow.run(storage=storage) == ["unset", "unset"]
+    assert variable.get() == "unset"
+
+
 def test_no_thread_stays_behind() -> None:
     @step
     async def waiting(_n: int = Depends(one)) -> int:
