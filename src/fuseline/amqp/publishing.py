@@ -123,6 +123,7 @@ class Publisher:
         self._on_channel_lost = on_channel_lost
         self._on_reply = on_reply
         self._channel: Channel | None = None
+        self._opening_on: PikaConnection | None = None
         self._failures = 0
         self._next_tag = 1
         self._suspects = 0
@@ -357,8 +358,10 @@ class Publisher:
     # -- the channel
 
     def open(self, connection: PikaConnection) -> None:
-        """Open the channel on a new connection."""
-        connection.channel(on_open_callback=self._opened)
+        """Open the channel on a new connection, unless it is opening there: two would both count from 1."""
+        if self._opening_on is not connection:
+            self._opening_on = connection
+            connection.channel(on_open_callback=self._opened)
 
     def _renew(self) -> None:
         self._forget_renewal()
@@ -385,6 +388,7 @@ class Publisher:
             self.open(connection)
 
     def _opened(self, channel: Channel) -> None:
+        self._opening_on = None
         self._channel = channel
         self._next_tag = 1
         self._has_confirmed = False
