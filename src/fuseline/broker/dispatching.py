@@ -8,7 +8,7 @@ from typing import Any, Final
 from fuseline.amqp import codec
 from fuseline.errors import CallerError, InvalidInputsError, InvalidMessageError
 from fuseline.model.inputs import validate_inputs
-from fuseline.model.schema import WorkflowSchema
+from fuseline.model.schema import WorkflowSchema, check_id
 
 RUNS_AT_ONCE: Final = 200
 """Runs of one command at most. They share a message, a transaction and an answer, which more would hardly make cheaper."""
@@ -29,7 +29,8 @@ def runs_at_once(
 ) -> list[list[Run]]:
     """All of them checked, in their order, in parts of a size for one command each.
 
-    Raises `InvalidInputsError` naming which of the runs is wrong, and where; `CallerError` unless there are as many ids.
+    Raises `InvalidInputsError` naming which of the runs is wrong, and where, `InvalidSchemaError` likewise of an id that
+    can be none; `CallerError` unless there are as many ids.
     """
     if len(inputs) != len(instance_ids):
         raise CallerError(
@@ -44,6 +45,7 @@ def _parts(
     part: list[Run] = []
     size = 0
     for place, (instance_id, one) in enumerate(zip(instance_ids, inputs, strict=True)):
+        check_id(f"run {place} of {len(inputs)}: instance_id", instance_id)
         try:
             plain, bytes_ = _checked(workflow, one or {})
         except InvalidInputsError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fuseline.broker.dispatching import BYTES_AT_ONCE, RUNS_AT_ONCE, runs_at_once
-from fuseline.errors import CallerError, InvalidInputsError
+from fuseline.errors import CallerError, InvalidInputsError, InvalidSchemaError
 from fuseline.testing.flows import graph
 
 SCHEMA = graph("many", {"a": []})
@@ -39,3 +39,11 @@ def test_which_run_is_wrong_and_where_is_said() -> None:
 def test_each_run_has_an_id() -> None:
     with pytest.raises(CallerError, match="2 inputs and 1 instance ids"):
         runs_at_once(SCHEMA, [{}, {}], ids(1))
+
+
+@pytest.mark.parametrize("wrong", ["", " ", "line\n", "x" * 121])
+def test_an_id_that_can_be_none_is_named_before_anything_is_sent(wrong: str) -> None:
+    """P7: a coordinator would say so when those before it have begun, and name its place in its command."""
+    count = 2 * RUNS_AT_ONCE
+    with pytest.raises(InvalidSchemaError, match=f"run {count} of {count + 1}: instance_id"):
+        runs_at_once(SCHEMA, [None] * (count + 1), [*ids(count), wrong])
