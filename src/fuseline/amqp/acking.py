@@ -17,12 +17,14 @@ class Acks:
     told itself, so it may only be one below which everything is settled; stragglers are told one by one.
     """
 
-    __slots__ = ("_beyond", "_floor", "_told", "_untold", "waiting")
+    __slots__ = ("_ends", "_floor", "_starts", "_told", "_untold", "waiting")
 
     def __init__(self) -> None:
         self._floor = 1  # all below are settled
         self._told = 1  # all below are told
-        self._beyond: set[int] = set()  # settled, with something unsettled below
+        # What is settled above, in runs without a gap: between two of them is something that is held (P6).
+        self._ends: dict[int, int] = {}  # by the first of a run, its last
+        self._starts: dict[int, int] = {}  # the other way round
         self._untold: list[int] = []
         self.waiting = 0
         """Deliveries that RabbitMQ counts as unacknowledged and nobody else does."""
@@ -32,9 +34,7 @@ class Acks:
         self._untold.append(tag)
         if multiple:
             if tag >= self._floor:
-                self._floor = tag + 1
-                self._beyond = {one for one in self._beyond if one > tag}
-            self._settle_on()
+                self._pass_over(tag)
             self.waiting = max(self.waiting + 1, tag + 1 - self._told)
         else:
             self.waiting += 1
@@ -46,7 +46,8 @@ class Acks:
             self._floor += 1
             self._settle_on()
         elif tag > self._floor:
-            self._beyond.add(tag)
+            first, last = self._starts.pop(tag - 1, tag), self._ends.pop(tag + 1, tag)
+            self._ends[first], self._starts[last] = last, first
 
     def take(self) -> list[tuple[int, bool]]:
         """What is to be told now: (tag, whether of all before it)."""
@@ -63,7 +64,17 @@ class Acks:
         return found
 
     def _settle_on(self) -> None:
-        beyond = self._beyond
-        while self._floor in beyond:
-            beyond.discard(self._floor)
-            self._floor += 1
+        last = self._ends.pop(self._floor, None)
+        if last is not None:
+            self._starts.pop(last, None)
+            self._floor = last + 1
+
+    def _pass_over(self, tag: int) -> None:
+        """All up to it is settled."""
+        self._floor = tag + 1
+        for first, last in list(self._ends.items()):
+            if first <= tag:
+                del self._ends[first]
+                self._starts.pop(last, None)
+                self._floor = max(self._floor, last + 1)
+        self._settle_on()

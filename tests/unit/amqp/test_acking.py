@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -213,3 +214,22 @@ def test_what_is_handed_back_does_not_wait() -> None:
     consumer.ack(two, multiple=False)
     loop.fire()
     assert channel.told == [("nack", 1, True), (3, True)]
+
+
+@pytest.mark.parametrize("missing", [None, 50_000])
+def test_one_that_stays_open_costs_no_memory_for_each_after_it(missing: int | None) -> None:
+    """P6: a delivery may be held for half an hour, while others come and go."""
+    acks = Acks()
+    last = 100_000
+    for tag in range(2, last + 1):
+        if tag != missing:
+            acks.add(tag, multiple=False)
+            assert acks.take() == [(tag, False)]
+    assert sum(sys.getsizeof(getattr(acks, name)) for name in Acks.__slots__) < 2_000
+    acks.add(1, multiple=False)
+    assert acks.take() == [(1, False)]
+    if missing is not None:
+        acks.add(missing, multiple=False)
+        assert acks.take() == [(missing, True)]
+    acks.add(last + 1, multiple=False)
+    assert acks.take() == [(last + 1, True)]
