@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 64 * 1024
 WRITE_BYTES: Final = 128 * 1024
-"""What waits for the end of the turn at most, roughly; a write that the system takes in part is copied for the rest."""
+"""What waits for the end of the turn at most, roughly, and what the transport gets at once."""
 MAX_ROUTES: Final = 512
 _OTHER_PROTOCOL: Final = ord("A")  # of "AMQP": a server that speaks another version says which one
 
@@ -172,18 +172,18 @@ class _Lean:
         if not out or transport is None:
             return
         encoded = out[0] if len(out) == 1 else b"".join(out)
+        sent = 0
         if self._socket is not None and not transport.get_write_buffer_size() and _is_active(transport):
             try:
                 sent = self._socket.send(encoded)
             except (BlockingIOError, InterruptedError):
-                sent = 0
+                pass
             except OSError as error:
                 transport._initiate_abort(error)
                 return
-            if sent == len(encoded):
-                return
-            encoded = encoded[sent:]
-        transport.write(encoded)
+        # In pieces: each time that the system takes a part of one, what is left of it is copied.
+        for start in range(sent, len(encoded), WRITE_BYTES):
+            transport.write(encoded[start : start + WRITE_BYTES])
 
     # ---- what pika calls
 

@@ -381,6 +381,19 @@ def test_over_tls_the_transport_writes() -> None:
     assert transport.written == [b"abc"]
 
 
+@pytest.mark.parametrize("over_tls", [False, True])
+def test_a_large_message_waits_in_pieces(over_tls: bool) -> None:
+    """P6: what is left of a piece is copied each time that a part goes out, which over TLS is 16 KiB."""
+    stream, transport, plain = writing(10)
+    if over_tls:
+        stream._socket = None
+    body = bytes(range(256)) * 10_000
+    stream.emit(body)
+    assert max(map(len, transport.written)) == WRITE_BYTES
+    assert b"".join(plain.sent + transport.written) == body
+    assert len(plain.sent) == (0 if over_tls else 1)
+
+
 def test_what_is_sent_after_the_end_is_dropped() -> None:
     stream, _transport, plain = writing(100)
     stream.emit(b"abc")
