@@ -20,7 +20,7 @@ from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.stopped import StoppedRuns
 from fuseline.amqp.wire import ControlNotice, read
 from fuseline.clock import Clock
-from fuseline.errors import FatalError, FuselineError, InvalidMessageError, TopologyError
+from fuseline.errors import CallerError, FatalError, FuselineError, InvalidMessageError, TopologyError
 from fuseline.model.messages import StepAssignment, StepReport
 from fuseline.worker import asking
 from fuseline.worker.catalog import Catalog
@@ -306,11 +306,7 @@ class Attempts:
         following, held.following = held.following, None
         if following is not None:
             self._slots.end()
-        if (
-            isinstance(error, InvalidMessageError)
-            and held.sealed is not None
-            and held.sealed.report.error is None
-        ):
+        if isinstance(error, CallerError) and held.sealed is not None and held.sealed.report.error is None:
             # RabbitMQ's own limit of size is below ours. A report that says so is short.
             held.sealed = self._own(held, crashed(held.assignment, error))
             self._outgoing.report(held, held.sealed, partial(self._reported, held))
