@@ -78,6 +78,10 @@ bench: setup servers ## Measure speed here (BENCH_ARGS="--quick"), and the query
 	$(BIN)/fuseline bench --page $(BENCH_PAGE) $(BENCH_ARGS)
 	$(BIN)/pytest -q -s tests/bench $(PYTEST_ARGS)
 
+.PHONY: scale
+scale: setup servers ## Measure what a step costs as things grow, and a system at rest (SCALE_ARGS="--quick")
+	$(BIN)/python -m tests.bench.scaling $(SCALE_ARGS)
+
 .PHONY: check
 check: setup ## Lint, check formats, types and layers
 	$(BIN)/ruff check

@@ -64,6 +64,24 @@ def test_each_statement_gets_its_own_answer(
         assert is_unused(connection)
 
 
+def test_what_somebody_took_away_is_prepared_again(
+    connection: psycopg.Connection[Any], prepared: Prepared
+) -> None:
+    """P1: a pooler, or psycopg itself, may say DEALLOCATE ALL on the connection."""
+    Pipeline(connection, prepared, begin=True).commit()
+    for _ in range(2):
+        pipeline = Pipeline(connection, prepared, begin=True)
+        assert pipeline.execute(ECHO, {"texts": ["a"]}).rows() == [("a",)]
+        assert pipeline.commit()
+        connection.execute("DEALLOCATE ALL")
+        pipeline = Pipeline(connection, prepared, begin=True)
+        with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+            pipeline.execute(ECHO, {"texts": ["a"]}).rows()
+        pipeline.abandon()
+        connection.execute("ROLLBACK")
+        assert usable(connection)
+
+
 def test_every_text_comes_back_as_it_was(connection: psycopg.Connection[Any], prepared: Prepared) -> None:
     texts = ["", "null", "NULL", '"', "\\", "{a,b}", "a,b", " ", "ü€😀", "\n", '\\"{},"']
     pipeline = Pipeline(connection, prepared, begin=False)

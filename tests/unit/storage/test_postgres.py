@@ -134,6 +134,30 @@ def cut(storage: PostgresRuntimeStorage) -> None:
         )
 
 
+def test_what_was_prepared_outlives_a_rollback(storage: PostgresRuntimeStorage, instance_id: str) -> None:
+    """P1: psycopg says DEALLOCATE ALL at a rollback, once it has prepared anything itself, and a coordinator ended by it."""
+    keep(storage, run_row(instance_id))
+    held = [storage.engine.raw_connection() for _ in range(2)]
+    for connection in held:
+        driver = connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        for _ in range(10):
+            driver.execute("SELECT %s::INTEGER", (1,))
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            driver.execute("BEGIN; SELECT 1 / 0")
+        driver.execute("ROLLBACK")
+        driver.execute("SELECT 1")  # with which it would go out
+        connection.close()
+    for name in ("a", "b"):
+        keep(storage, **{instance_id: [step_row(name)]})
+
+
+def test_prepared_statements_that_are_gone_are_a_reason_to_try_again() -> None:
+    error = psycopg.errors.InvalidSqlStatementName('prepared statement "fuseline_1" does not exist')
+    with pytest.raises(StorageUnavailableError, match="prepared"), postgres.explained():
+        raise error
+
+
 def test_a_pool_that_is_used_up_is_told(
     postgres_url: str, storage: PostgresRuntimeStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import generators
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
-from psycopg.errors import error_from_result
+from psycopg.errors import InvalidSqlStatementName, error_from_result
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
@@ -157,7 +157,12 @@ class Pipeline:
         while self._waiting:
             result = yield from self._next()
             if result.status in _FAILED:
-                raise error_from_result(result, encoding=self._encoding)
+                error = error_from_result(result, encoding=self._encoding)
+                if isinstance(
+                    error, InvalidSqlStatementName
+                ):  # DEALLOCATE ALL, DISCARD ALL: by a pooler, say
+                    self._prepared.names.clear()
+                raise error
             if (answer := self._waiting.popleft()) is not None:
                 answer.result = result
 

@@ -252,7 +252,10 @@ def postgres_engine(url: URL, *, for_one: bool = False, pool_size: int = 10) -> 
         }
     )
     return create_engine(
-        plain.set(drivername="postgresql+psycopg"), connect_args={**defaults, "options": options}, **sizes
+        plain.set(drivername="postgresql+psycopg"),
+        # Once psycopg has prepared a statement by itself, its first rollback says DEALLOCATE ALL, to our statements too.
+        connect_args={**defaults, "options": options, "prepare_threshold": None},
+        **sizes,
     )
 
 
@@ -283,6 +286,8 @@ def _explain(error: psycopg.Error) -> FuselineError:
         )
     if isinstance(error, errors.UniqueViolation):
         return StorageUnavailableError(f"another transaction wrote the same at the same time: {told}")
+    if isinstance(error, errors.InvalidSqlStatementName):
+        return StorageUnavailableError(f"somebody took away what was prepared on the connection: {told}")
     if isinstance(error, errors.InsufficientPrivilege):
         return FatalError(f"the database's user lacks a right: {told}")
     if isinstance(error, _WRONG):
