@@ -49,6 +49,37 @@ def test_a_step_that_began_before_the_one_before_it_was_recorded_is_clean_and_co
     assert tally(facts)["fused"] == 1
 
 
+def _failed_at_once(facts: Facts) -> None:
+    """`b` failed at first, and its report was recorded with that of `a`."""
+    again = {"attempt": 2, "failures": 1}
+    bodies = [("steps", step("a", "SUCCEEDED")), ("steps", step("b", "QUEUED", **again))]
+    last = [("steps", step("b", "SUCCEEDED", **again)), ("runs", run("SUCCEEDED"))]
+    facts.changes = [one for one in facts.changes if one.tx == 0] + [
+        Change(0, BEGAN + tx, tx, table, "UPDATE", RUN, body.get("name"), body)
+        for tx, commit in ((1, bodies), (2, last))
+        for table, body in commit
+    ]
+    facts.steps = [step("b", "SUCCEEDED", **again) if row["name"] == "b" else row for row in facts.steps]
+    facts.executions += [
+        execution("start", "b", BEGAN + 1.1, attempt=2, nonce="n-b2", seen={"a": "n-a"}),
+        execution("end", "b", BEGAN + 1.2, attempt=2, nonce="n-b2"),
+    ]
+
+
+def test_an_attempt_that_failed_before_its_row_was_written_is_clean() -> None:
+    facts = fused()
+    _failed_at_once(facts)
+    assert "begins with attempt 2" in " ".join(
+        judge(facts)["one_outcome_per_attempt"]
+    )  # nothing says that it failed
+    for line in facts.executions:
+        if (line["what"], line["step"], line["attempt"]) == ("end", "b", 1):
+            line["outcome"] = "failed"
+    assert not any("begins" in one for one in judge(facts)["one_outcome_per_attempt"])
+    facts.fusion_hops = 0
+    assert "begins with attempt 2" in " ".join(judge(facts)["one_outcome_per_attempt"])
+
+
 def test_what_was_executed_after_a_report_that_does_not_count_is_clean() -> None:
     """P3: the worker had lost `a`; who recorded it saw to `b` as well."""
     facts = fused()

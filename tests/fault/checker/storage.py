@@ -92,7 +92,7 @@ def one_outcome_per_attempt(facts: Facts) -> Iterator[str]:
         old = last.get((change.run, new.name))
         where = f"{change.run}/{new.name}"
         if old is None:
-            if new.attempt > 1:
+            if new.attempt > 1 and not _failed_before_it_was_written(facts, change.run, new):
                 yield f"{where} begins with attempt {new.attempt}"
         else:
             if not old.attempt <= new.attempt <= old.attempt + 1:
@@ -104,6 +104,17 @@ def one_outcome_per_attempt(facts: Facts) -> Iterator[str]:
                 yield f"{where}: attempt {new.attempt} goes from {old.holder} to {new.holder}"
         last[change.run, new.name] = new
     yield from _outcomes(facts)
+
+
+def _failed_before_it_was_written(facts: Facts, run: str, row: StepRow) -> bool:
+    """Whether its first attempt, gone on with by fusion, was recorded in one transaction with the step before, as failed."""
+    if not facts.fusion_hops or (row.attempt, row.failures) != (2, 1):
+        return False
+    return any(
+        (line["what"], line["run"], line["step"], line["attempt"]) == ("end", run, row.name, 1)
+        and line["outcome"] == "failed"
+        for line in facts.executions
+    )
 
 
 def _outcomes(facts: Facts) -> Iterator[str]:

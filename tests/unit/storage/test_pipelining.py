@@ -79,7 +79,7 @@ def test_what_somebody_took_away_is_prepared_again(
             pipeline.execute(ECHO, {"texts": ["a"]}).rows()
         pipeline.abandon()
         connection.execute("ROLLBACK")
-        assert usable(connection)
+        assert is_unused(connection)
 
 
 def test_every_text_comes_back_as_it_was(connection: psycopg.Connection[Any], prepared: Prepared) -> None:

@@ -141,6 +141,7 @@ def test_what_was_prepared_outlives_a_rollback(storage: PostgresRuntimeStorage, 
     for connection in held:
         driver = connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
+        driver.autocommit = True
         for _ in range(10):
             driver.execute("SELECT %s::INTEGER", (1,))
         with pytest.raises(psycopg.errors.DivisionByZero):
