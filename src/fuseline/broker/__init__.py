@@ -1,9 +1,9 @@
 """What hands steps to workers: one interface, in this process, over RabbitMQ, over HTTP."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fuseline.broker.base import Broker
+from fuseline.lazily import imported_on_demand
 from fuseline.model.messages import StepAssignment, StepReport
 
 if TYPE_CHECKING:
@@ -14,14 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["AmqpBroker", "Broker", "HttpBroker", "MemoryBroker", "StepAssignment", "StepReport"]
 
 # Each is imported by whoever uses it: a worker that has RabbitMQ's client needs no HTTP client beside it, and no engine.
-_BROKERS = {
-    "AmqpBroker": "fuseline.broker.amqp",
-    "HttpBroker": "fuseline.broker.http",
-    "MemoryBroker": "fuseline.broker.memory",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _BROKERS:
-        return getattr(importlib.import_module(_BROKERS[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = imported_on_demand(
+    __name__,
+    {
+        "AmqpBroker": "fuseline.broker.amqp",
+        "HttpBroker": "fuseline.broker.http",
+        "MemoryBroker": "fuseline.broker.memory",
+    },
+)

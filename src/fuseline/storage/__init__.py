@@ -1,8 +1,8 @@
 """Where runs live: in memory, in SQLite, in PostgreSQL."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fuseline.lazily import imported_on_demand
 from fuseline.storage.base import (
     Changes,
     Due,
@@ -36,14 +36,11 @@ __all__ = [
 ]
 
 # SQLAlchemy is imported by whoever uses it: this package is imported by every `import fuseline`, which it would treble.
-_SQL = {
-    "PostgresRuntimeStorage": "fuseline.storage.sql.postgres",
-    "SqliteRuntimeStorage": "fuseline.storage.sql.sqlite",
-    "open_storage": "fuseline.storage.sql.opening",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _SQL:
-        return getattr(importlib.import_module(_SQL[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = imported_on_demand(
+    __name__,
+    {
+        "PostgresRuntimeStorage": "fuseline.storage.sql.postgres",
+        "SqliteRuntimeStorage": "fuseline.storage.sql.sqlite",
+        "open_storage": "fuseline.storage.sql.opening",
+    },
+)
