@@ -32,6 +32,7 @@ from fuseline.storage.sql.remembered import Remembered, RememberingTransaction
 from fuseline.storage.sql.session import Row, Session
 from fuseline.storage.sql.statements import SqliteStatements, Statement
 from fuseline.storage.sql.storage import SqlRuntimeStorage
+from fuseline.storage.sql.wal import ROOM_AFTER_COMMITS, make_room
 from fuseline.storage.transaction import Transaction
 
 BUSY_SECONDS = 10.0
@@ -68,6 +69,7 @@ class SqliteRuntimeStorage(SqlRuntimeStorage):
         self._turn = threading.Lock()
         self._remembered = Remembered()
         self._writer: PoolProxiedConnection | None = None
+        self._has_room = False
         self._lock_path = None if self._is_shared else _lock_path(url)
         self._lock_file: IO[str] | None = None
         try:
@@ -96,6 +98,8 @@ class SqliteRuntimeStorage(SqlRuntimeStorage):
             try:
                 with self._on(self._writer_connection(), "BEGIN IMMEDIATE") as session:
                     self._remembered.check(session.data_version())
+                    if self.commits >= ROOM_AFTER_COMMITS and not self._has_room:
+                        self._make_room()
                     unit = RememberingTransaction(session, self._sql, self._remembered)
                     yield unit
                 self.commits += 1
@@ -106,6 +110,12 @@ class SqliteRuntimeStorage(SqlRuntimeStorage):
                 if isinstance(error.__cause__, sqlite3.Error):
                     self._close_writer()
                 raise
+
+    def _make_room(self) -> None:
+        """For who writes much and alone, within his transaction."""
+        if self._lock_file is not None and self.engine.url.database is not None:
+            self._has_room = True
+            make_room(self.engine.url.database)
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
