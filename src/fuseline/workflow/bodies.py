@@ -143,8 +143,8 @@ class Bodies:
 
     def wake(self) -> None:
         """From any thread: `is_over` is to be asked."""
-        if self._own_loop is not None:
-            self._own_loop.wake()
+        if (own := self._own_loop) is not None:
+            own.wake()
 
     def let_go(self) -> None:
         """The caller's thread has something else to wait for: bodies go on without it."""
@@ -156,12 +156,14 @@ class Bodies:
         self._threads.close()
         if self._own_loop is not None:
             self._own_loop.close()
+        # The loop may be another run's by now; and without a circle nobody has to look for what a run leaves.
+        self._own_loop, self._done = None, _nobody
 
     # ---- inside
 
     def _get_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._own_loop = OwnLoop()
+            self._own_loop = OwnLoop.take()
             self._loop = self._own_loop.loop
             if not self._may_drive:
                 self._own_loop.let_go()
@@ -189,12 +191,16 @@ class Bodies:
 
     def _ended(self, attempt: Attempt, task: asyncio.Task[StepReport]) -> None:
         self._done(attempt, _report_of(attempt, task))
-        if self._own_loop is not None:
-            self._own_loop.pause()
+        if (own := self._own_loop) is not None:
+            own.pause()
 
     def _raise_interrupt(self) -> None:
         if self._interrupt is not None:
             raise self._interrupt
+
+
+def _nobody(_attempt: Attempt, _report: StepReport) -> None:
+    """The run has ended without it."""
 
 
 def _report_of(attempt: Attempt, task: asyncio.Task[StepReport]) -> StepReport:

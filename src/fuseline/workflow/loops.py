@@ -1,19 +1,30 @@
-"""The event loop of a run in this process: driven by the thread that waits for it, or else on a thread of its own."""
+"""The event loop of a run in this process: driven by the thread that waits for it, or else on a thread of its own.
+
+To open a loop and to close it costs as much as a step does, so one that a run left as it was when it was new is kept for the
+next run, on whatever thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import asyncio.events
+import atexit
 import contextlib
 import contextvars
+import os
 import threading
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sized
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
+MAX_KEPT: Final = 8
+"""Loops that wait for a run, at most: as many as there are threads that have runs at the same time, as a rule."""
+
 
 class OwnLoop:
-    """Begins on the thread that made it, which drives it while it waits, and stays there until `let_go`.
+    """Begins on the thread that asked for it, which drives it while it waits, and stays there until `let_go`.
 
     All methods but `wake` are for that thread. `is_here`: it has not been let go. `is_quiet`: nothing is left in it that
     would go on if it were driven, so that it may stand still for as long as you like.
@@ -24,6 +35,17 @@ class OwnLoop:
         self.is_quiet = True
         self.loop = asyncio.new_event_loop()
         self.loop.set_task_factory(self._make_task)
+        self._new = _State.of(self.loop)
+
+    @classmethod
+    def take(cls) -> OwnLoop:
+        """One that was kept, or a new one."""
+        while _kept:
+            kept = _kept.pop()
+            if kept._new is not None and kept._new.policy is _policy():
+                return kept
+            kept.loop.close()  # somebody wants other loops than this from now on
+        return cls()
 
     # ---- while it is here
 
@@ -69,6 +91,12 @@ class OwnLoop:
 
     def close(self) -> None:
         """Cancel what still runs, and end when that has ended; nobody waits for it."""
+        if self.is_here and self.is_quiet and self._new is not None and self._new.is_that_of(self.loop):
+            if len(_kept) < MAX_KEPT:
+                _kept.append(self)
+            else:
+                self.loop.close()
+            return
         if not self.is_here:
             self.loop.call_soon_threadsafe(lambda: self.loop.create_task(self._end()))
             return
@@ -115,3 +143,53 @@ class OwnLoop:
             self.loop.run_forever()
         finally:
             self.loop.close()
+
+
+class _State:
+    """What a loop was when it was new: every attribute, and how much is in what holds something.
+
+    Timers, readers, signal handlers, open generators, an executor, debugging: a run that leaves any such thing, or any
+    attribute of its own, has had the loop for itself.
+    """
+
+    __slots__ = ("_attributes", "_sizes", "policy")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.policy = _policy()
+        self._attributes = dict(vars(loop))
+        held = [one for one in self._attributes.values() if isinstance(one, Sized)]
+        self._sizes = [(one, len(one)) for one in [*held, self._attributes["_selector"].get_map()]]
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> _State | None:
+        """None for one that does not show it."""
+        return cls(loop) if isinstance(loop, asyncio.SelectorEventLoop) else None
+
+    def is_that_of(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it is as it was."""
+        return vars(loop) == self._attributes and all(len(one) == size for one, size in self._sizes)
+
+
+_kept: deque[OwnLoop] = deque()
+_of_parent: list[OwnLoop] = []
+
+
+def _policy() -> object:
+    # Not by its function, which warns from Python 3.14 on.
+    return getattr(asyncio.events, "_event_loop_policy", None)
+
+
+def _close_kept() -> None:
+    while _kept:
+        _kept.pop().loop.close()
+
+
+def _leave_to_parent() -> None:
+    """In a forked process: to close one here would take the parent's out of its own selector."""
+    _of_parent.extend(_kept)
+    _kept.clear()
+
+
+atexit.register(_close_kept)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
