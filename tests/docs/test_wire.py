@@ -25,12 +25,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from fuseline.amqp import codec
+from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.definitions import Account, Role, rights
 from fuseline.amqp.topology import Topology, encode_part
 from fuseline.amqp.wire import Claim, Command, ControlNotice, Heartbeat, Reply
 from fuseline.broker.amqp import AmqpBroker
 from fuseline.clock import ManualClock
 from fuseline.coordinator.commands import CheckArgs, Commands, DispatchArgs, DispatchManyArgs, RegisterArgs
+from fuseline.coordinator.decoding import read_report, reports_in
 from fuseline.engine import Rules
 from fuseline.ledger import Ledger
 from fuseline.model.messages import Cause, FailureDecision, StepAssignment, StepReport
@@ -90,6 +92,15 @@ def test_an_example_is_what_the_code_reads(name: str) -> None:
 
 def test_every_example_was_compared() -> None:
     assert set(EXAMPLES) == {*MODELS, "event"}
+
+
+def test_several_reports_in_one_message_are_what_the_code_reads() -> None:
+    body = SNIPPETS["reports.ndjson"].strip().encode()
+    properties = codec.properties(codec.REPORTS, message_id="m", timestamp=0.0)
+    exchange = Topology().reports_exchange("greetings")
+    whole = Delivery(1, 1, body, properties, exchange, "", False, "q", None)
+    steps = [getattr(read_report(one, Topology()).event, "step", None) for one in reports_in(whole)]
+    assert steps == ["shout", "greet"]
 
 
 def test_an_assignment_shows_every_field() -> None:

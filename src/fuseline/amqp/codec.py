@@ -25,6 +25,8 @@ Properties: TypeAlias = pika.BasicProperties
 
 ASSIGNMENT: Final = "fuseline.assignment.v1"
 REPORT: Final = "fuseline.report.v1"
+REPORTS: Final = "fuseline.reports.v1"
+"""Several reports of one workflow, each a line: what one worker had to say at one moment."""
 CLAIM: Final = "fuseline.claim.v1"
 HEARTBEAT: Final = "fuseline.heartbeat.v1"
 COMMAND: Final = "fuseline.command.v1"
@@ -36,12 +38,8 @@ PROBE: Final = (
 )
 
 CONTENT_TYPE: Final = "application/json"
+LINES_CONTENT_TYPE: Final = "application/x-ndjson"
 TRACEPARENT: Final = "traceparent"
-CONTINUES_WITH: Final = "continues_with"
-"""Header of a report: the step that its worker goes on with at once. The body stays as the step's executor made it."""
-CONTINUED_FROM: Final = "continued_from"
-CONTINUED_FROM_ATTEMPT: Final = "continued_from_attempt"
-"""Headers of a report: the step and attempt that its worker went on from."""
 
 MAX_NESTING: Final = 200
 MAX_WRAPPED_NESTING: Final = 250
@@ -97,6 +95,7 @@ def properties(
     expiration_seconds: float | None = None,
     traceparent: str | None = None,
     headers: Mapping[str, Any] | None = None,
+    content_type: str = CONTENT_TYPE,
 ) -> Properties:
     """Properties of a message of ours, persistent.
 
@@ -112,7 +111,7 @@ def properties(
         # Rounded up, so that a positive time never becomes 0, which means "only if a consumer waits".
         expiration = str(min(max(0, math.ceil(expiration_seconds * 1000)), _MAX_EXPIRATION_MS))
     return Properties(
-        content_type=CONTENT_TYPE,
+        content_type=content_type,
         delivery_mode=2,
         type=message_type,
         message_id=message_id,

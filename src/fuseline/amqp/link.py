@@ -356,6 +356,10 @@ class Link:
         """Call `callback` in `seconds`, unless the timer is cancelled."""
         return self._loop.call_later(seconds, callback)
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when what goes on now is over."""
+        self._loop.call_soon(callback)
+
     def call_soon_threadsafe(self, callback: Callable[[], None]) -> None:
         """Call `callback` on the loop's thread; the one method for other threads."""
         self._loop.call_soon_threadsafe(callback)

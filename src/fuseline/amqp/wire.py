@@ -127,9 +127,29 @@ class ControlNotice(_Wire):
         return self
 
 
+class Fusion(_Wire):
+    """What a report says about step fusion, beside the report itself.
+
+    `continues_with` is the step that its worker goes on with as soon as the report is confirmed, `continued_from` the
+    [step_name, attempt] that it went on from.
+    """
+
+    continues_with: Name | None = None
+    continued_from: tuple[Name, Attempt] | None = None
+
+
+def report_id(instance_id: str, step_name: str, attempt: int, *, is_fused: bool) -> str:
+    """The message id of a report. `is_fused`: of an attempt that its worker went on to by itself."""
+    return f"{instance_id}/{step_name}/{attempt}/{'fused-report' if is_fused else 'report'}"
+
+
 def read(model: type[Model], body: bytes) -> Model:
     """The message in `body`. Raises `InvalidMessageError` that names the first wrong field."""
-    value = decode(body)
+    return as_model(model, decode(body))
+
+
+def as_model(model: type[Model], value: Any) -> Model:
+    """The message of a decoded body. Raises likewise."""
     if not isinstance(value, dict):
         raise InvalidMessageError(f"a {model.__name__} is a JSON object, not {type(value).__name__}")
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,7 +13,7 @@ from fuseline.amqp import codec
 from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.tolerant import UNREADABLE
 from fuseline.amqp.topology import Topology
-from fuseline.amqp.wire import Attempt, Claim, Name, read
+from fuseline.amqp.wire import Attempt, Claim, Fusion, Name, as_model, read, report_id
 from fuseline.engine.events import StepClaimed, StepExpired, StepPoisoned, StepReleased, StepReported
 from fuseline.errors import InvalidMessageError
 from fuseline.ledger import Occurrence
@@ -49,29 +50,59 @@ def read_report(delivery: Delivery, topology: Topology) -> Occurrence:
         return Occurrence(claim.instance_id, claimed, claim.workflow_id)
     if delivery.properties.type not in (codec.REPORT, None):
         raise InvalidMessageError(f"type {delivery.properties.type!r} is neither a report nor a claim")
-    report = read(StepReport, delivery.body)
+    value = codec.decode(delivery.body)
+    report = as_model(StepReport, value)
     _check_exchange(delivery, topology, report.workflow_id)
     event = reported(report, redelivered=delivery.redelivered)
-    if headers:
-        event = _fused(event, headers)
+    if "continues_with" in value or "continued_from" in value:
+        said = as_model(Fusion, value)
+        event = dataclasses.replace(
+            event, continues_with=said.continues_with, continued_from=said.continued_from
+        )
     return Occurrence(report.instance_id, event, report.workflow_id)
 
 
-def _fused(event: StepReported, headers: Mapping[str, Any]) -> StepReported:
-    """The event with what its headers say about step fusion."""
-    following, origin = headers.get(codec.CONTINUES_WITH), headers.get(codec.CONTINUED_FROM)
-    if following is None and origin is None:
-        return event
-    attempt = headers.get(codec.CONTINUED_FROM_ATTEMPT, 1)
-    for name, value in ((codec.CONTINUES_WITH, following), (codec.CONTINUED_FROM, origin)):
-        if value is not None and (not isinstance(value, str) or not value or "\x00" in value):
-            raise InvalidMessageError(f"header {name!r} names a step, not {value!r}")
-    if type(attempt) is not int or attempt < 1:
-        raise InvalidMessageError(
-            f"header {codec.CONTINUED_FROM_ATTEMPT!r} is a number from 1, not {attempt!r}"
+def messages_in(delivery: Delivery) -> int:
+    """How many messages are in one."""
+    return delivery.body.count(b"\n") + 1 if delivery.properties.type == codec.REPORTS else 1
+
+
+def reports_in(delivery: Delivery) -> Sequence[Delivery]:
+    """The messages that are in one, as deliveries of their own: each is read, parked or put back by itself.
+
+    They share the tag: the message is acknowledged when nothing that came of any of them is open.
+    """
+    if delivery.properties.type != codec.REPORTS:
+        return (delivery,)
+    properties = copy.copy(delivery.properties)
+    properties.type, properties.content_type, properties.message_id = codec.REPORT, codec.CONTENT_TYPE, None
+    return [
+        Delivery(
+            delivery.tag,
+            delivery.generation,
+            body,
+            properties,
+            delivery.exchange,
+            delivery.routing_key,
+            delivery.redelivered,
+            delivery.queue,
+            delivery.line,
         )
-    came_from = None if origin is None else (origin, attempt)
-    return dataclasses.replace(event, continues_with=following, continued_from=came_from)
+        for body in delivery.body.split(b"\n")
+    ]
+
+
+def by_itself(delivery: Delivery, what: Occurrence) -> Delivery:
+    """The delivery of a report such that it can travel alone: one out of several has no id yet."""
+    event = what.event
+    if delivery.properties.message_id is None and isinstance(event, StepReported):
+        is_fused = event.continued_from is not None
+        delivery.properties = copy.copy(delivery.properties)
+        delivery.properties.correlation_id = what.instance_id
+        delivery.properties.message_id = report_id(
+            what.instance_id, event.step, event.attempt, is_fused=is_fused
+        )
+    return delivery
 
 
 def read_spoilt_report(

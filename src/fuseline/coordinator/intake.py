@@ -8,6 +8,7 @@ from typing import Final
 
 from fuseline.amqp.consuming import Consumer, Delivery
 from fuseline.amqp.link import Link
+from fuseline.coordinator.decoding import messages_in
 from fuseline.coordinator.settle import Settler
 from fuseline.errors import FuselineError
 
@@ -36,17 +37,18 @@ class Intake:
     def peek(self, limit: int) -> list[Delivery]:
         """The next deliveries, in order, still in the inbox; those of a lost channel are dropped, for they come again.
 
-        Fewer than `limit` when their bodies are large, and at least one.
+        With all that is in them `limit` messages, fewer when their bodies are large; at least one delivery.
         """
         while self._inbox and self._inbox[0].is_stale:
             self._inbox.popleft()
         found: list[Delivery] = []
-        size = 0
-        for delivery, _ in zip(self._inbox, range(limit), strict=False):
+        count = size = 0
+        for delivery in self._inbox:
             if delivery.is_stale:
                 continue
+            count += messages_in(delivery)
             size += len(delivery.body)
-            if found and size > BATCH_BYTES:
+            if found and (count > limit or size > BATCH_BYTES):
                 break
             found.append(delivery)
         return found

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from fuseline.amqp.consuming import Delivery
+from fuseline.coordinator.decoding import by_itself, reports_in
 from fuseline.coordinator.early import EarlyReports
 from fuseline.coordinator.intake import Intake
 from fuseline.coordinator.outbox import Outbox
@@ -44,7 +46,7 @@ class Recording:
         self._early = early
 
     def record(self, sources: Sequence[Source], limit: int) -> bool:
-        """Up to `limit` messages of each source; False when there are none.
+        """Up to `limit` messages of each source (reports that came in one count each); False when there are none.
 
         Raises `StorageUnavailableError` with the messages still in their inboxes.
         """
@@ -73,8 +75,8 @@ class Recording:
         for item, outcome, owner in zip(items, outcomes, owners, strict=True):
             index, delivery = owner
             ticket = tickets[index]
-            if outcome.verdict is Verdict.EARLY and ticket is not None:
-                self._early.hold(delivery, item, ticket)
+            if outcome.verdict is Verdict.EARLY and ticket is not None and isinstance(item.what, Occurrence):
+                self._early.hold(by_itself(delivery, item.what), item, ticket)
             else:
                 self._pipeline.carry_out(item, outcome, ticket)
         for ticket in tickets:
@@ -90,7 +92,7 @@ class Recording:
         owners: list[tuple[int, Delivery]] = []
         parked: list[_Parked] = []
         for index, (source, deliveries) in enumerate(taken):
-            for delivery in deliveries:
+            for delivery in chain.from_iterable(map(reports_in, deliveries)):
                 item: Item | None
                 try:
                     item = Item(source.decode(delivery), on_refused=partial(self._refused, delivery))

@@ -17,6 +17,7 @@ from fuseline.amqp.wire import Claim, Command, Heartbeat, Reply, read
 from fuseline.clock import Clock
 from fuseline.errors import FuselineError, RetryableError
 from fuseline.worker.leases import Held, Key
+from fuseline.worker.reporting import OnSent, Reporting
 from fuseline.worker.reports import Sealed
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,9 @@ PUBLISH_SECONDS: Final = 30.0
 """Deadline of one try; while there is no connection a message waits in the link that long."""
 RETRY_SECONDS: Final = (0.2, 10.0)
 
-OnSent = Callable[[FuselineError | None], None]
+
+def _always() -> bool:
+    return True
 
 
 class Outgoing:
@@ -36,27 +39,21 @@ class Outgoing:
         self._topology = topology
         self._clock = clock
         self._worker_id = worker_id
+        self._reporting = Reporting(link, clock, self._send)
         self.is_closed = False  # set when the link goes for good: nothing is tried again
 
     def report(self, held: Held, sealed: Sealed, on_sent: OnSent) -> None:
         """Send a report until it is confirmed; `on_sent` gets None, or why no further try can help."""
-        report = sealed.report
-        what = "report" if held.continued_from is None else "fused-report"
-        properties = self._properties(
-            codec.REPORT,
-            f"{report.instance_id}/{report.step_name}/{report.attempt}/{what}",
-            report.instance_id,
-            held.traceparent,
-            _fusion(held),
-        )
-        self._send(report.workflow_id, sealed.body, properties, lambda: True, on_sent)
+        self._reporting.report(held, sealed, on_sent)
 
     def claim(self, claim: Claim, wanted: Callable[[], bool], on_sent: OnSent) -> None:
         """Send a claim, or a release, until it is confirmed or not `wanted` any more (which is no `on_sent`)."""
         what = "release" if claim.released else "claim"
         name = f"{claim.instance_id}/{claim.step_name}/{claim.attempt}/{what}"
-        properties = self._properties(codec.CLAIM, name, claim.instance_id, None)
-        self._send(claim.workflow_id, codec.encode(claim), properties, wanted, on_sent)
+        properties = codec.properties(
+            codec.CLAIM, message_id=name, timestamp=self._clock.now(), correlation_id=claim.instance_id
+        )
+        self._send(claim.workflow_id, codec.encode(claim), properties, on_sent, wanted)
 
     def beat(self, workflows: Sequence[tuple[str, str]], leases: list[Key], lives_seconds: float) -> None:
         """Say once that the worker lives and what it holds. Nobody may listen, and the next beat comes soon."""
@@ -125,30 +122,13 @@ class Outgoing:
         }
         self.ask("check", args, on_answer, seconds)
 
-    def _properties(
-        self,
-        kind: str,
-        message_id: str,
-        instance_id: str,
-        traceparent: str | None,
-        headers: dict[str, Any] | None = None,
-    ) -> codec.Properties:
-        return codec.properties(
-            kind,
-            message_id=message_id,
-            timestamp=self._clock.now(),
-            correlation_id=instance_id,
-            traceparent=traceparent,
-            headers=headers,
-        )
-
     def _send(
         self,
         workflow_id: str,
         body: bytes,
         properties: codec.Properties,
-        wanted: Callable[[], bool],
         on_sent: OnSent,
+        wanted: Callable[[], bool] = _always,
         wait_seconds: float = RETRY_SECONDS[0],
     ) -> None:
         def published(error: FuselineError | None) -> None:
@@ -161,7 +141,7 @@ class Outgoing:
             longer = min(wait_seconds * 2, RETRY_SECONDS[1])
             self._link.call_later(
                 wait_seconds,
-                partial(self._send, workflow_id, body, properties, wanted, on_sent, longer),
+                partial(self._send, workflow_id, body, properties, on_sent, wanted, longer),
             )
 
         if wanted():
@@ -173,16 +153,6 @@ class Outgoing:
                 on_done=published,
                 deadline_seconds=PUBLISH_SECONDS,
             )
-
-
-def _fusion(held: Held) -> dict[str, Any] | None:
-    """What the report says beside its body about step fusion."""
-    headers: dict[str, Any] = {}
-    if held.following is not None:
-        headers[codec.CONTINUES_WITH] = held.following.step_name
-    if held.continued_from is not None:
-        headers[codec.CONTINUED_FROM], headers[codec.CONTINUED_FROM_ATTEMPT] = held.continued_from
-    return headers or None
 
 
 def _log_lost_beat(error: FuselineError | None) -> None:

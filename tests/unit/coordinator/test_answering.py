@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from fuseline.amqp.codec import encode
+from fuseline.amqp.codec import Properties, encode
 from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.topology import Topology
 from fuseline.amqp.wire import Command, Reply
@@ -27,7 +27,7 @@ class Desk:
         self.acked = 0
         self.inbox = Intake(cast("Any", self), "commands", 100, lambda: None)
         body = encode(Command(name="status"))
-        said: dict[str, Any] = {"properties": None, "exchange": "commands", "routing_key": ""}
+        said: dict[str, Any] = {"properties": Properties(), "exchange": "commands", "routing_key": ""}
         for tag in range(1, commands + 1):
             self._deliver(
                 Delivery(tag, 1, body, **said, redelivered=redelivered, queue="commands", line=None)

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import pytest
 
+from fuseline.amqp import codec
+from fuseline.amqp.codec import Properties
 from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.link import Link
 from fuseline.coordinator import intake
@@ -26,7 +28,12 @@ class FakeLink:
 
 
 def delivery(size: int) -> Delivery:
-    said: dict[str, Any] = {"properties": None, "exchange": "", "routing_key": "", "redelivered": False}
+    said: dict[str, Any] = {
+        "properties": Properties(),
+        "exchange": "",
+        "routing_key": "",
+        "redelivered": False,
+    }
     return Delivery(1, 1, b"x" * size, **said, queue="q", line=None)
 
 
@@ -56,3 +63,11 @@ def test_large_messages_are_taken_few_at_a_time_and_at_least_one(link: FakeLink,
         inbox.take(batch)
         batches.append([len(one.body) for one in batch])
     assert batches == [[60], [60], [500], [40, 40], [40]]
+
+
+def test_reports_that_came_in_one_message_count_each(link: FakeLink, inbox: Intake) -> None:
+    three = delivery(1)
+    three.body, three.properties = b"{}\n{}\n{}", Properties(type=codec.REPORTS)
+    for one in (delivery(1), three, delivery(1)):
+        link.deliver(one)
+    assert [len(inbox.peek(limit)) for limit in (1, 3, 4, 5)] == [1, 1, 2, 3]

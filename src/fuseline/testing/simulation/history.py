@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fuseline.engine.state import JoinRow, RunRow, StepRow
@@ -38,6 +39,15 @@ class History:
     def add(self, kind: str, who: str, *details: Any) -> None:
         """Something happened now."""
         self.events.append((self._world.now, kind, who, *details))
+
+    def add_each(
+        self, kind: str, who: str, queue: str, messages: Sequence[tuple[str, str]], *details: Any
+    ) -> None:
+        """The same happened to each (type, message id)."""
+        if len(messages) > 1:
+            self.bit("several reports in one message")
+        for message in messages:
+            self.add(kind, who, queue, *message, *details)
 
     def fault(self, kind: str, who: str, detail: str = "") -> None:
         """A fault was injected."""

@@ -42,7 +42,7 @@ def ack_before_commit() -> Iterator[None]:
                 continue
             source.intake.take(deliveries)
             source.intake.settler.open(deliveries).done()
-            for delivery in deliveries:
+            for delivery in (part for one in deliveries for part in decoding.reports_in(one)):
                 with contextlib.suppress(InvalidMessageError):
                     items.append(Item(source.decode(delivery)))
         if items:

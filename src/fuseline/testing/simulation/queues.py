@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fuseline.amqp.codec import Properties
+from fuseline.testing.simulation.told import told
 
 if TYPE_CHECKING:
     from fuseline.testing.simulation.channels import Consuming
@@ -32,9 +33,9 @@ class SimMessage:
         self.deliveries = 0
 
     @property
-    def what(self) -> tuple[str, str]:
-        """(type, message_id)."""
-        return str(self.properties.type), str(self.properties.message_id)
+    def what(self) -> list[tuple[str, str]]:
+        """(type, message_id) of all that is in it."""
+        return told(self.properties, self.body)
 
 
 class SimQueue:
@@ -108,7 +109,7 @@ class SimQueue:
         """A consumer acknowledged it."""
         self.unacked -= 1
         if not self.is_deleted:
-            self.server.history.add("settled", who, self.name, *message.what)
+            self.server.history.add_each("settled", who, self.name, message.what)
 
     def back(self, message: SimMessage, *, counts: bool = True) -> None:
         """A delivery came back."""
@@ -136,9 +137,8 @@ class SimQueue:
         history = self.server.history
         if self._dlx is None:
             if message.properties.delivery_mode == 2:
-                history.add(
-                    "lost", "server", self.name, *message.what, f"{reason}, and no dead-letter exchange"
-                )
+                why = f"{reason}, and no dead-letter exchange"
+                history.add_each("lost", "server", self.name, message.what, why)
             return
         history.bit(f"dead letter: {reason}")
         headers: dict[str, Any] = dict(message.properties.headers or {})
@@ -147,25 +147,25 @@ class SimQueue:
         targets = self.server.route(self._dlx, key) or []
         for target in targets:
             if reason != "rejected" and _is_cycle(target.name, deaths):
-                history.add("lost", "server", self.name, *message.what, "dropped by RabbitMQ as a cycle")
+                history.add_each("lost", "server", self.name, message.what, "dropped by RabbitMQ as a cycle")
                 continue
             properties = copy.copy(message.properties)
             properties.expiration = None
             headers["x-death"] = _died(deaths, self.name, reason, message)
             properties.headers = dict(headers)
-            history.add("dead", "server", self.name, *message.what, reason)
-            history.add("queued", "server", target.name, *message.what)
+            history.add_each("dead", "server", self.name, message.what, reason)
+            history.add_each("queued", "server", target.name, message.what)
             target.publish(message.body, properties, self._dlx, key)
             if self.server.chance_of_duplicates and self.server.chance():
-                history.fault("duplicate", "server", f"dead letter {message.what[1]}")
-                history.add("queued", "server", target.name, *message.what)
+                history.fault("duplicate", "server", f"dead letter {message.what[0][1]}")
+                history.add_each("queued", "server", target.name, message.what)
                 target.publish(message.body, copy.copy(properties), self._dlx, key)
 
     def purge(self, why: str) -> int:
         """Drop what is ready; how many that were."""
         count = len(self.ready)
         for message in self.ready:
-            self.server.history.add("lost", "server", self.name, *message.what, why)
+            self.server.history.add_each("lost", "server", self.name, message.what, why)
         self.ready.clear()
         return count
 

@@ -12,6 +12,7 @@ from fuseline.amqp.topology import DEFAULT_EXCHANGE, REPLY_TO
 from fuseline.testing.simulation.channels import Method, SimChannel
 from fuseline.testing.simulation.connections import SimConnection
 from fuseline.testing.simulation.queues import SimQueue
+from fuseline.testing.simulation.told import told
 from fuseline.testing.simulation.world import Process, World
 
 
@@ -156,7 +157,7 @@ class Server:
             for channel in [channel for one in self.connections for channel in one.channels]:
                 for message, holder in channel.unacked.values():
                     if holder.queue is queue:
-                        self.history.add("lost", "server", name, *message.what, why)
+                        self.history.add_each("lost", "server", name, message.what, why)
         queue.is_deleted = True
         queue.ready.clear()
         for exchange in self.exchanges.values():
@@ -196,24 +197,24 @@ class Server:
         if queues is None:
             return "missing"
         if not queues:
-            self.history.add("unroutable", who, str(properties.message_id))
+            for _, name in told(properties, body):
+                self.history.add("unroutable", who, name)
             return "unroutable"
         is_durable = properties.delivery_mode == 2
         if self.is_refusing and is_durable:
             self.history.bit("publish refused")
-            self.history.add("refuses", who, str(properties.message_id))
+            for _, name in told(properties, body):
+                self.history.add("refuses", who, name)
             return "refused"
         if not is_durable and self.chance_of_loss and self.world.random.random() < self.chance_of_loss:
             self.history.fault("transient message lost", who, str(properties.type))
             return "taken"
         for queue in queues:
             if is_durable:
-                self.history.add("queued", who, queue.name, str(properties.type), str(properties.message_id))
+                self.history.add_each("queued", who, queue.name, told(properties, body))
                 if self.chance_of_duplicates and self.chance():
                     self.history.fault("duplicate", who, str(properties.message_id))
-                    self.history.add(
-                        "queued", who, queue.name, str(properties.type), str(properties.message_id)
-                    )
+                    self.history.add_each("queued", who, queue.name, told(properties, body))
                     queue.publish(body, copy.copy(properties), exchange, key)
             queue.publish(body, properties, exchange, key)
         return "taken"
