@@ -16,6 +16,7 @@ from fuseline.amqp.sync import BackgroundLink
 from fuseline.amqp.topology import DEFAULT_EXCHANGE, Topology
 from fuseline.amqp.wire import Claim, Command, ControlNotice, Heartbeat, Reply, read
 from fuseline.clock import SystemClock
+from fuseline.coordinator.decoding import reports_in
 from fuseline.errors import FuselineError
 from fuseline.model import StepAssignment, StepReport, WorkflowSchema
 from fuseline.notify import Notifier
@@ -176,10 +177,11 @@ class PlayedCoordinator:
         self.link.link.ack(delivery)
 
     def _report(self, delivery: Delivery) -> None:
-        one = read(Claim if delivery.properties.type == codec.CLAIM else StepReport, delivery.body)
-        assert isinstance(one, Claim | StepReport)
-        assert delivery.exchange == self.topology.reports_exchange(one.workflow_id)
-        self.incoming.put(one)
+        for part in reports_in(delivery):
+            one = read(Claim if part.properties.type == codec.CLAIM else StepReport, part.body)
+            assert isinstance(one, Claim | StepReport)
+            assert delivery.exchange == self.topology.reports_exchange(one.workflow_id)
+            self.incoming.put(one)
         self.link.link.ack(delivery)
 
     def _beat(self, delivery: Delivery) -> None:
