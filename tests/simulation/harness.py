@@ -75,6 +75,10 @@ class Stage:
         """The kinds of events that there were."""
         return {event[1] for event in self.world.history.events}
 
+    def is_let_go(self, message_id: str) -> bool:
+        """Whether a consumer has acknowledged that message."""
+        return any(event[1] == "settled" and event[5] == message_id for event in self.world.history.events)
+
     def kill(self, slot: str) -> None:
         """End the process of that slot; another one takes its place."""
         self.world.history.fault("kill", slot)

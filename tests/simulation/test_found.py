@@ -186,3 +186,28 @@ def test_of_two_deliveries_of_a_step_the_one_with_a_message_behind_it_is_kept() 
     stage.run_until(2.0 + RULES.sweep_seconds - 1.0)
     assert len(stage.started("a", "r1")) == 2
     assert stage.violations() == []
+
+
+def test_a_report_does_not_answer_for_what_a_timer_made_ready_before_it() -> None:
+    """P4: the worker of a step that was over its time says that it failed, as the timer did, and has long been recorded.
+
+    The answer to the timer's commit was lost, so that what it made ready is for the sweep to see to (seed 880008445).
+    """
+    limit = PolicySpec(name="timeout", config={"seconds": 1.5})
+    always = PolicySpec(name="trigger", config={"rule": "all_done"})
+    schema = graph("w", {"a": ["b"]}, policies={"a": [limit], "b": [always]})
+    stage = Stage(schema, {"a": Script("FAILED", seconds=1.2)})
+    stage.run_until_so(lambda: stage.is_let_go("r0/a/1/claim"))
+    (worker,) = stage.workers_of("a")
+    stage.world.history.fault("pause", worker.name)
+    worker.pause()
+    stage.room.database.lost_answers = 1
+    stage.run_until_so(lambda: not stage.room.database.lost_answers)
+    row = stage.room.database.rows.read_run("r0").steps["a"]  # type: ignore[union-attr]
+    assert row.error is not None
+    assert (row.status, row.holder, row.error.type) == (Status.FAILED, worker.name, "StepTimeout")
+    worker.resume()
+    stage.run_until_so(lambda: stage.is_let_go("r0/a/1/report"))
+    assert "r0/b/1" not in [event[3] for event in stage.world.history.events if event[1] == "sent"]
+    assert stage.violations() == []
+    assert len(stage.started("b")) == 1

@@ -10,7 +10,7 @@ from functools import partial
 from fuseline.model.messages import StepAssignment, StepError, StepReport
 from fuseline.model.schema import WorkflowSchema
 from fuseline.model.status import Status
-from fuseline.testing.simulation.workload import Script
+from fuseline.testing.simulation.workload import SCRIPTED, Script
 from fuseline.testing.simulation.world import Call, Killed, Process
 from fuseline.worker.catalog import Catalog
 from fuseline.worker.executors.base import Done, Executor, Job
@@ -48,7 +48,7 @@ class Bodies:
         state = Status(script.state)
         if fails or state is Status.FAILED:
             failed.add(assignment.attempt)
-            state, error = Status.FAILED, StepError(type="Scripted", message="as the script says")
+            state, error = Status.FAILED, StepError(type=SCRIPTED, message="as the script says")
         done = state is Status.SUCCEEDED
         return StepReport(
             workflow_id=assignment.workflow_id,

@@ -17,8 +17,10 @@ from fuseline.testing.simulation.dispatches import Dispatches, unsent
 from fuseline.testing.simulation.endings import endings, retry_budgets
 from fuseline.testing.simulation.history import Event, History
 from fuseline.testing.simulation.replays import is_replay, standing
+from fuseline.testing.simulation.reports import has_ended, that_end
 from fuseline.testing.simulation.semantics import READY, SKIPPED, Graph
-from fuseline.testing.simulation.starts import Fused, goes_on_from, that_end, wrong_with
+from fuseline.testing.simulation.starts import Fused, goes_on_from, wrong_with
+from fuseline.testing.simulation.workload import SCRIPTED
 
 Key = tuple[str, str]
 Attempt = tuple[str, str, int]
@@ -225,7 +227,7 @@ class Checker:
                 )
         elif (i, new.name) in self._decided:
             return
-        elif new.status is Status.FAILED and new.error is not None and new.error.type == "Scripted":
+        elif new.status is Status.FAILED and new.error is not None and new.error.type == SCRIPTED:
             run = self.runs[i]
             least, most = self._budgets[run.workflow_id, run.version][new.name]
             if new.failures > most and most:
@@ -370,8 +372,7 @@ class Checker:
             return
         if self.runs[i].status.is_terminal or self._copies[queue, message_id]:
             return  # a second copy of the report, held by whoever recorded the first, answers for what follows
-        closed = self.rows[i][name]
-        if (closed.holder, (i, name, attempt), closed.status) not in self._ended:
+        if not has_ended(self.rows[i][name], (i, name, attempt), self._ended):
             return  # a timer ended the attempt, not this report: what follows from that is for the sweep to see to
         commit = self._closed.get((i, name, attempt))
         for target in self._graph(i).after[name]:

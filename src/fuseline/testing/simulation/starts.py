@@ -8,12 +8,11 @@ from typing import Any
 
 from fuseline.engine.state import RunRow, StepRow
 from fuseline.model.status import Status
+from fuseline.testing.simulation.reports import REPORTS
 from fuseline.testing.simulation.semantics import Graph
 
 Attempt = tuple[str, str, int]
 Rows = Mapping[str, StepRow]
-REPORTS = ("report", "fused-report")
-"""What the id of a report ends in."""
 
 
 def wrong_with(
@@ -93,10 +92,3 @@ def goes_on_from(
         return None
     reports = [f"{i}/{source}/{value[1]}/{what}" for what in REPORTS]
     return (source, value) if any(worker in said[one] for one in reports) else None
-
-
-def that_end(attempt: tuple[str, str, int], reports_queue: str) -> list[tuple[str, str]]:
-    """(queue, message id) of what may end an attempt: its reports, and its own message when that dies."""
-    name = "/".join(map(str, attempt))
-    dead = f"{reports_queue.removesuffix('.reports')}.dead", name
-    return [dead, *((reports_queue, f"{name}/{what}") for what in REPORTS)]

@@ -12,6 +12,8 @@ from fuseline.model.schema import PolicySpec, StepSchema, WorkflowSchema
 
 LEASE_SECONDS = 6.0
 RULES = Rules(lease_seconds=LEASE_SECONDS, sweep_seconds=12.0, max_losses=4, timeout_grace_seconds=2.0)
+SCRIPTED = "Scripted"
+"""The type of the error that a body fails with; nothing else makes one of it."""
 ENDLESS_SECONDS = 40.0
 """A body that takes longer should be told to stop when its run ends before."""
 
