@@ -71,18 +71,30 @@ def decode(body: bytes, *, nesting: int = MAX_NESTING) -> Any:
     Raises `InvalidMessageError` when it is not JSON, has NaN, a number beyond a double or a lone surrogate, or nests
     deeper than `nesting`.
     """
+    value = parse(body, nesting=nesting)
+    refuse_infinity(value)
+    return value
+
+
+def parse(body: bytes, *, nesting: int = MAX_NESTING) -> Any:
+    """As `decode`, but that a number beyond a double may be there, as infinity.
+
+    For what a coordinator has sent, which sends none, and for who looks with `refuse_infinity` where one could be.
+    """
     try:
         # Values are ids and results, of which no two are alike: keeping them for the next time only fills memory.
-        value = from_json(body, allow_inf_nan=False, cache_strings="keys")
+        return from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
         if "recursion limit" not in str(error) or nesting <= MAX_NESTING:
             raise InvalidMessageError(f"not JSON: {error}") from error
         return _decode_deep(body, nesting)
-    # A number too large for a double comes out of the parser as infinity. Writing it again shows that far sooner than
-    # searching the body for such a number does.
+
+
+def refuse_infinity(value: Any, place: str = "") -> None:
+    """Raise `InvalidMessageError` if a number in `value`, which was parsed, is beyond a double."""
+    # It comes out of the parser as infinity. Writing it again shows that far sooner than searching the body does.
     if b"Infinity" in to_json(value, inf_nan_mode="constants"):
-        _refuse_non_finite(value)
-    return value
+        _refuse_non_finite(value, place)
 
 
 def properties(
@@ -142,11 +154,11 @@ def _hides_non_finite(value: Any) -> bool:
     return b"NaN" in plain or b"Infinity" in plain
 
 
-def _refuse_non_finite(value: Any) -> None:
+def _refuse_non_finite(value: Any, place: str = "") -> None:
     """Raise if a number in `value` is not finite; the bytes alone may also mean a text such as "NaN"."""
-    for place, one in _leaves(_PLAIN.to_python(value), ""):
+    for where, one in _leaves(_PLAIN.to_python(value), place):
         if isinstance(one, float) and not math.isfinite(one):
-            raise InvalidMessageError(f"{place or 'value'} is {one}, which JSON cannot express")
+            raise InvalidMessageError(f"{where or 'value'} is {one}, which JSON cannot express")
 
 
 def _refuse(value: Any, error: Exception) -> NoReturn:

@@ -50,8 +50,9 @@ def read_report(delivery: Delivery, topology: Topology) -> Occurrence:
         return Occurrence(claim.instance_id, claimed, claim.workflow_id)
     if delivery.properties.type not in (codec.REPORT, None):
         raise InvalidMessageError(f"type {delivery.properties.type!r} is neither a report nor a claim")
-    value = codec.decode(delivery.body)
+    value = codec.parse(delivery.body)
     report = as_model(StepReport, value)
+    codec.refuse_infinity(report.result, "result")  # in what else is a number, the model sees to that
     _check_exchange(delivery, topology, report.workflow_id)
     event = reported(report, redelivered=delivery.redelivered)
     if "continues_with" in value or "continued_from" in value:

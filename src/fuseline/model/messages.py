@@ -113,8 +113,8 @@ class StepReport(_Message):
     error: StepError | None = None
     decision: PolicyDecision | None = None
     worker_id: str | None = None
-    started_at: float | None = None
-    finished_at: float | None = None
+    started_at: float | None = Field(default=None, allow_inf_nan=False)
+    finished_at: float | None = Field(default=None, allow_inf_nan=False)
 
     @field_validator("state")
     @classmethod

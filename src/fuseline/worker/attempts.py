@@ -16,9 +16,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from fuseline.amqp import codec
 from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.stopped import StoppedRuns
-from fuseline.amqp.wire import ControlNotice, read
+from fuseline.amqp.wire import ControlNotice, as_model
 from fuseline.clock import Clock
 from fuseline.errors import CallerError, FatalError, FuselineError, InvalidMessageError, TopologyError
 from fuseline.model.messages import StepAssignment, StepReport
@@ -105,7 +106,7 @@ class Attempts:
         """One assignment; `pump` follows."""
         self.last_activity = self._clock.monotonic()
         try:
-            assignment = read(StepAssignment, delivery.body)
+            assignment = as_model(StepAssignment, codec.parse(delivery.body))
         except InvalidMessageError as error:
             log.error("an assignment cannot be read, the coordinator will park it: %s", error)
             self.intake.nack(delivery, requeue=False)

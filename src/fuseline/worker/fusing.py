@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fuseline.amqp import codec
 from fuseline.clock import Clock
 from fuseline.engine import Plan, compile_plan
 from fuseline.engine.assigning import assign
@@ -46,12 +45,12 @@ class Fusing:
         step = None if plan is None else plan.steps.get(done.step_name)
         if plan is None or step is None or not any(_is_only_one(plan, edge.target) for edge in step.out):
             return None
-        result = codec.decode(sealed.body)["result"]
+        result = sealed.report.result
         following = _only_live(plan, step, action_of(step, sealed.report.action, result))
         if following is None:
             return None
-        # Read anew: a body may have changed those that it was given.
-        inputs = codec.decode(held.delivery.body)["payload"].get("workflow_inputs", {})
+        # As they came: a body is given copies of them, and its result is none of what it holds on to.
+        inputs = done.payload.get("workflow_inputs", {})
         payload = {"workflow_inputs": inputs, "results": {done.step_name: result}}
         return assign(plan, following, done.instance_id, payload, self._clock.now())
 

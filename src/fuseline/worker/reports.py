@@ -15,6 +15,8 @@ from fuseline.model.messages import PROCESS_DIED, Cause, StepAssignment, StepErr
 from fuseline.model.status import Status
 from fuseline.workflow.failure import MAX_TEXT, step_error, timeout_error, timeout_of
 
+_SURELY_FLAT: Final = codec.MAX_NESTING // 2
+"""With so few brackets a result nests less than a message may."""
 DIED_TYPES: Final = [PROCESS_DIED, "RuntimeError", "Exception"]
 
 
@@ -38,8 +40,13 @@ class Sealer:
     max_bytes: int
     worker_id: str | None = None
 
-    def seal(self, report: StepReport, started_at: float | None = None) -> Sealed:
-        """`report` with the worker's id and times, encoded. What JSON cannot say fails the step and names the place."""
+    def seal(
+        self, report: StepReport, started_at: float | None = None, result_text: bytes | None = None
+    ) -> Sealed:
+        """`report` with the worker's id and times, encoded. What JSON cannot say fails the step and names the place.
+
+        `result_text` is the JSON of its result where somebody has it already, and found that it can travel.
+        """
         update: dict[str, Any] = {}
         if self.worker_id and self.worker_id != report.worker_id:
             update["worker_id"] = self.worker_id
@@ -52,7 +59,7 @@ class Sealer:
         if update:  # a copy costs as much as encoding it does
             report = report.model_copy(update=update)
         try:
-            body = codec.encode(report)
+            body = _encode(report, result_text)
         except InvalidMessageError as error:
             return self._invalid(report, "ResultNotJSON", f"the result cannot travel as JSON: {error}")
         if len(body) > self.max_bytes:
@@ -94,6 +101,15 @@ def died(assignment: StepAssignment, exit_code: int | None) -> StepReport:
 def crashed(assignment: StepAssignment, error: BaseException, cause: Cause = Cause.ERROR) -> StepReport:
     """Something was raised that is no business of the step's own failure handling, such as SystemExit in a body."""
     return _report(assignment, Status.FAILED, step_error(error, cause))
+
+
+def _encode(report: StepReport, result_text: bytes | None) -> bytes:
+    """All that the report says; what it says nothing about is left out. Raises `InvalidMessageError`."""
+    said = {name: value for name, value in report.__dict__.items() if value is not None}
+    if result_text is None or result_text.count(b"[") + result_text.count(b"{") > _SURELY_FLAT:
+        return codec.encode(said)
+    del said["result"]
+    return codec.encode(said)[:-1] + b',"result":' + result_text + b"}"
 
 
 def _report(assignment: StepAssignment, state: Status, error: StepError | None) -> StepReport:

@@ -134,7 +134,8 @@ class WorkflowCatalog(Catalog):
 
     def _run_sync(self, invocation: Invocation, assignment: StepAssignment, started_at: float) -> Sealed:
         try:
-            return self._sealer.seal(invocation.run_sync(), started_at)
+            report = invocation.run_sync()
+            return self._sealer.seal(report, started_at, invocation.result_text)
         except BaseException as error:
             log.exception("step %s crashed", assignment.step_name, extra=ids(assignment))
             return self._sealer.seal(crashed(assignment, error), started_at)
@@ -143,7 +144,8 @@ class WorkflowCatalog(Catalog):
         self, invocation: Invocation, assignment: StepAssignment, started_at: float
     ) -> Sealed:
         try:
-            return self._sealer.seal(await invocation.run_async(), started_at)
+            report = await invocation.run_async()
+            return self._sealer.seal(report, started_at, invocation.result_text)
         except asyncio.CancelledError as error:
             # Whoever asked for it drops the outcome; a body that cancelled itself has failed.
             return self._sealer.seal(crashed(assignment, error), started_at)

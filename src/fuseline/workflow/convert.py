@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from types import CoroutineType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
@@ -121,9 +121,16 @@ def convert_parameter(value: Any, converter: Converter | None, where: str) -> An
         raise ParameterError(f"{where}: {problems_of(error)}") from error
 
 
+class Plain(NamedTuple):
+    """A value in JSON types, and its JSON, where that was made to look at it."""
+
+    value: Any
+    text: bytes | None = None
+
+
 def result_to_json(
     value: Any, converter: Converter | None, where: str, max_bytes: int = MAX_RESULT_BYTES
-) -> Any:
+) -> Plain:
     """A step's result in JSON types, sharing nothing with `value`.
 
     Raises `ResultError` that begins with `where` and names the place: the result does not fit its annotation, has no
@@ -133,22 +140,26 @@ def result_to_json(
         value.close()
         raise ResultError(f"{where} is a coroutine that nobody awaited: write `async def`")
     if converter is None:
-        return to_plain_json(value, where, max_bytes)
+        return _to_plain(value, where, max_bytes)
     try:
         plain = converter.to_plain(value)
     except ValidationError as error:
         raise ResultError(f"{where} does not fit its annotation: {problems_of(error)}") from error
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         # Says the same with its place, unless the annotation is to blame.
-        to_plain_json(value, where, max_bytes)
+        _to_plain(value, where, max_bytes)
         raise ResultError(f"{where} has no JSON form: {error}") from error
     return _checked(plain, value, where, max_bytes)
 
 
 def to_plain_json(value: Any, where: str, max_bytes: int = MAX_RESULT_BYTES) -> Any:
     """Any value in JSON types, by what it is. Raises `ResultError`, `MessageTooLargeError`."""
+    return _to_plain(value, where, max_bytes).value
+
+
+def _to_plain(value: Any, where: str, max_bytes: int) -> Plain:
     if _is_small(value):
-        return value
+        return Plain(value)
     try:
         plain = to_jsonable_python(value, by_alias=True, round_trip=True, inf_nan_mode="constants")
     except (PydanticSerializationError, ValueError, RecursionError) as error:
@@ -164,10 +175,10 @@ def _is_small(value: Any) -> bool:
     return value is None or kind is bool or (kind is float and math.isfinite(value))
 
 
-def _checked(plain: Any, value: Any, where: str, max_bytes: int) -> Any:
+def _checked(plain: Any, value: Any, where: str, max_bytes: int) -> Plain:
     """`plain`, which was made of `value`, if it can travel."""
     if _is_small(plain) and plain is not None:
-        return plain
+        return Plain(plain)
     try:
         text = to_json(plain, inf_nan_mode="constants")
     except (PydanticSerializationError, ValueError, RecursionError) as error:
@@ -185,7 +196,7 @@ def _checked(plain: Any, value: Any, where: str, max_bytes: int) -> Any:
         raise ResultError(f"{where} has a number of more than {MAX_DIGITS} digits, which parsers refuse")
     if len(text) > max_bytes:
         raise MessageTooLargeError(f"{where} is {len(text)} bytes of JSON, and {max_bytes} are allowed")
-    return plain
+    return Plain(plain, text)
 
 
 def _hidden(plain: Any, value: Any) -> Iterator[tuple[str, float]]:

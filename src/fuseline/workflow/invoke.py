@@ -35,7 +35,8 @@ OnCheck = Callable[[Check, bool], None]
 class Invocation:
     """One attempt. `is_async` says whether it needs a loop: then await `run_async()`, else call `run_sync()`, once.
 
-    Both return a report, however the step's own code behaves. What ends a thread, a task or a process passes through:
+    Both return a report, however the step's own code behaves; `result_text` is then the JSON of its result, if it was made.
+    What ends a thread, a task or a process passes through:
     `KeyboardInterrupt`, `SystemExit`, `asyncio.CancelledError` are for the caller to deal with.
     """
 
@@ -48,6 +49,7 @@ class Invocation:
         "_on_check",
         "_shared",
         "_started_at",
+        "result_text",
     )
 
     def __init__(
@@ -73,6 +75,7 @@ class Invocation:
         self._max_result_bytes = max_result_bytes
         self._on_check = on_check
         self._started_at: float | None = None
+        self.result_text: bytes | None = None
 
     @property
     def is_async(self) -> bool:
@@ -194,7 +197,9 @@ class Invocation:
         if isinstance(result, Branch):
             # The annotation of the function speaks of what it returns without branching.
             action, value, converter = result.action, result.value, None
-        plain = result_to_json(value, converter, f"step {bound.name!r}: the result", self._max_result_bytes)
+        plain, self.result_text = result_to_json(
+            value, converter, f"step {bound.name!r}: the result", self._max_result_bytes
+        )
         if not bound.is_plain:
             bound.hooks.succeed(bound.step, result, self._assignment.attempt)
         return self._report(Status.SUCCEEDED, result=plain, action=action)
