@@ -34,6 +34,18 @@ _P = spec.BasicProperties
 _RARE: Final = (
     _P.FLAG_CONTENT_ENCODING | _P.FLAG_PRIORITY | _P.FLAG_USER_ID | _P.FLAG_APP_ID | _P.FLAG_CLUSTER_ID | 3
 )
+# A look into pika's class takes as long as to read what the flag is about.
+_CONTENT_TYPE: Final = _P.FLAG_CONTENT_TYPE
+_HEADERS: Final = _P.FLAG_HEADERS
+_DELIVERY_MODE: Final = _P.FLAG_DELIVERY_MODE
+_TIMESTAMP: Final = _P.FLAG_TIMESTAMP
+_TYPE: Final = _P.FLAG_TYPE
+_SHORTS: Final = (
+    (_P.FLAG_CORRELATION_ID, "correlation_id"),
+    (_P.FLAG_REPLY_TO, "reply_to"),
+    (_P.FLAG_EXPIRATION, "expiration"),
+    (_P.FLAG_MESSAGE_ID, "message_id"),
+)
 _UNSET: Final[dict[str, Any]] = dict(vars(_P()))
 # Tables of this size are one or two counters, the same in message after message.
 _KNOWN_TABLE_BYTES: Final = 48
@@ -132,13 +144,19 @@ _constant = lru_cache(maxsize=64)(_short)
 # ---- from bytes
 
 
-def read_deliver(encoded: bytes, here: int) -> spec.Basic.Deliver:
-    """A `basic.deliver`, from behind its index."""
-    tag, here = _text(encoded, here)
-    number, redelivered = TAG.unpack_from(encoded, here)
-    exchange, here = _text(encoded, here + 9)
-    key, _ = _text(encoded, here)
-    return spec.Basic.Deliver(tag, number, bool(redelivered & 1), exchange, key)
+def read_deliver(encoded: bytes, here: int, end: int) -> spec.Basic.Deliver:
+    """A `basic.deliver`, from behind its index up to `end`."""
+    behind = here + 1 + encoded[here]
+    number, redelivered = TAG.unpack_from(encoded, behind)
+    consumer, exchange, key = _names(encoded[here:behind], encoded[behind + 9 : end])
+    return spec.Basic.Deliver(consumer, number, bool(redelivered & 1), exchange, key)
+
+
+@lru_cache(maxsize=512)
+def _names(consumer: bytes, route: bytes) -> tuple[Any, Any, Any]:
+    """Consumer tag, exchange and key, which are the same in delivery after delivery."""
+    exchange, here = _text(route, 0)
+    return _text(consumer, 0)[0], exchange, _text(route, here)[0]
 
 
 def _text(encoded: bytes, here: int) -> tuple[Any, int]:
@@ -168,35 +186,30 @@ def _read_common(encoded: bytes, here: int, flags: int) -> Properties:
     found = TolerantProperties.__new__(TolerantProperties)
     fields = found.__dict__
     fields.update(_UNSET)
-    if flags & _P.FLAG_CONTENT_TYPE:
-        here = _read_short(encoded, here, fields, "content_type")
-    if flags & _P.FLAG_HEADERS:
+    # Without a call for each: this is done for every message.
+    if flags & _CONTENT_TYPE:
+        end = here + 1 + encoded[here]
+        fields["content_type"] = encoded[here + 1 : end].decode()
+        here = end
+    if flags & _HEADERS:
         (size,) = INDEX.unpack_from(encoded, here)
-        fields["headers"] = _table(encoded[here : here + 4 + size])
-        here += 4 + size
-    if flags & _P.FLAG_DELIVERY_MODE:
+        end = here + 4 + size
+        fields["headers"] = _table(encoded[here:end])
+        here = end
+    if flags & _DELIVERY_MODE:
         fields["delivery_mode"] = encoded[here]
         here += 1
-    if flags & _P.FLAG_CORRELATION_ID:
-        here = _read_short(encoded, here, fields, "correlation_id")
-    if flags & _P.FLAG_REPLY_TO:
-        here = _read_short(encoded, here, fields, "reply_to")
-    if flags & _P.FLAG_EXPIRATION:
-        here = _read_short(encoded, here, fields, "expiration")
-    if flags & _P.FLAG_MESSAGE_ID:
-        here = _read_short(encoded, here, fields, "message_id")
-    if flags & _P.FLAG_TIMESTAMP:
+    for flag, name in _SHORTS:
+        if flags & flag:
+            end = here + 1 + encoded[here]
+            fields[name] = encoded[here + 1 : end].decode()
+            here = end
+    if flags & _TIMESTAMP:
         (fields["timestamp"],) = SIZE.unpack_from(encoded, here)
         here += 8
-    if flags & _P.FLAG_TYPE:
-        _read_short(encoded, here, fields, "type")
+    if flags & _TYPE:
+        fields["type"] = encoded[here + 1 : here + 1 + encoded[here]].decode()
     return found
-
-
-def _read_short(encoded: bytes, here: int, fields: dict[str, Any], name: str) -> int:
-    end = here + 1 + encoded[here]
-    fields[name] = encoded[here + 1 : end].decode()
-    return end
 
 
 def _table(encoded: bytes) -> dict[str, Any]:

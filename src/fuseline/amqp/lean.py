@@ -100,7 +100,7 @@ class LeanChannel(Channel):
         if kind == frames.METHOD:
             (index,) = frames.INDEX.unpack_from(encoded, start)
             if index == frames.DELIVER:
-                self._deliver = frames.read_deliver(encoded, start + 4)
+                self._deliver = frames.read_deliver(encoded, start + 4, end)
                 return True
             if index == frames.ACK and self._on_confirm is not None:
                 tag, multiple = frames.TAG.unpack_from(encoded, start + 4)

@@ -165,7 +165,7 @@ def test_a_delivery_is_read_as_pika_reads_it(
 ) -> None:
     method = spec.Basic.Deliver(tag, number, again, exchange, key)
     encoded = b"".join(method.encode())
-    found = frames.read_deliver(b"before" + encoded, 6)
+    found = frames.read_deliver(b"before" + encoded + b"after", 6, 6 + len(encoded))
     assert vars(found) == vars(spec.Basic.Deliver().decode(encoded))
 
 
@@ -173,7 +173,7 @@ def test_names_that_are_no_utf_8_stay_bytes() -> None:
     encoded = b"".join(spec.Basic.Deliver("tag", 1, False, "exchange", "xxx").encode()).replace(
         b"xxx", b"\xff\xfe\xfd"
     )
-    assert vars(frames.read_deliver(encoded, 0)) == vars(spec.Basic.Deliver().decode(encoded))
+    assert vars(frames.read_deliver(encoded, 0, len(encoded))) == vars(spec.Basic.Deliver().decode(encoded))
 
 
 # ---- the stream
