@@ -56,21 +56,47 @@ def test_a_deleted_queue_is_declared_again_and_its_workers_go_on() -> None:
     assert stage.violations() == []
 
 
+def _lose_notices_before(stage: Stage, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What workers are to be told until then is lost."""
+    publish = stage.room.server.publish
+
+    def lossy(exchange: str, key: str, body: bytes, properties: Any, who: str) -> str:
+        if properties.type == codec.CONTROL and stage.world.now < stage.at(seconds):
+            return "taken"
+        return publish(exchange, key, body, properties, who)
+
+    monkeypatch.setattr(stage.room.server, "publish", lossy)
+
+
 @pytest.mark.parametrize("seconds", [15.0, 20.1, 21.0, 24.0])
 def test_a_stop_notice_that_nobody_got_is_repeated(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """P5: also when the lease has been compared with storage before; its coordinator may be gone for good."""
     stage = Stage(graph("w", {"a": []}), {"a": Script(seconds=200.0)})
     stage.run_until(seconds)
-    publish = stage.room.server.publish
-
-    def lossy(exchange: str, key: str, body: bytes, properties: Any, who: str) -> str:
-        if properties.type == codec.CONTROL and stage.world.now < stage.at(seconds + 1.0):
-            return "taken"
-        return publish(exchange, key, body, properties, who)
-
-    monkeypatch.setattr(stage.room.server, "publish", lossy)
+    _lose_notices_before(stage, seconds + 1.0, monkeypatch)
     stage.cancel()
     stage.run_until(seconds + 1.0 + LEASE_SECONDS + 2 * HOUSEKEEPING_SECONDS)
+    assert stage.stopped()
+    assert stage.violations() == []
+
+
+def _gone_on_in_a_run_that_has_ended() -> Stage:
+    """A worker takes up the first step of a run that was cancelled meanwhile, and goes on to one that takes long."""
+    scripts = {name: Script(seconds=0.0) for name in "abc"} | {"d": Script(seconds=200.0)}
+    stage = Stage(graph("w", {"a": ["b"], "b": ["c"], "c": ["d"]}), scripts, fusion_hops=20)
+    stage.without_workers()
+    stage.run_until(2.5)
+    stage.cancel()
+    stage.run_until(3.0)
+    stage.add_worker()
+    return stage
+
+
+def test_who_went_on_far_in_a_run_that_has_ended_is_told_by_what_he_reports() -> None:
+    """P5: of `b` and `c` there are no rows, and their reports said nothing to anybody. `d` ran on for 20 s and more."""
+    stage = _gone_on_in_a_run_that_has_ended()
+    stage.run_until(4.0)
+    assert stage.started("c"), "that is not what this is about"
     assert stage.stopped()
     assert stage.violations() == []
 

@@ -117,7 +117,7 @@ def _step_event(turn: Turn, event: Any) -> None:
         if isinstance(event, StepReported) and fusion.is_early(turn, event):
             turn.refuse(Verdict.EARLY, "how the step before it ended is not recorded yet")
         else:
-            turn.refuse(Verdict.UNKNOWN, f"step {event.step!r} was never queued in this run")
+            _refuse(turn, event, Verdict.UNKNOWN, f"step {event.step!r} was never queued in this run")
         return
     attempt = getattr(event, "attempt", row.attempt)
     if turn.run.status.is_terminal or row.status.is_terminal or attempt != row.attempt:
@@ -125,9 +125,16 @@ def _step_event(turn: Turn, event: Any) -> None:
         return
     rule = _RULES.get((row.status, type(event)))
     if rule is None:
-        turn.refuse(Verdict.STALE, f"step {row.name!r} is {row.status}")
+        _refuse(turn, event, Verdict.STALE, f"step {row.name!r} is {row.status}")
     else:
         rule(turn, row, event)
+
+
+def _refuse(turn: Turn, event: Any, verdict: Verdict, reason: str) -> None:
+    """Nothing changes. What a report takes that does not count is not its sender's either: he may be past it (P5)."""
+    turn.refuse(verdict, reason)
+    if isinstance(event, StepReported):
+        fusion.stop_going_on(turn, event)
 
 
 def _late(turn: Turn, row: StepRow, event: Any, attempt: int) -> None:
@@ -141,11 +148,9 @@ def _late(turn: Turn, row: StepRow, event: Any, attempt: int) -> None:
             if turn.run.status.is_terminal
             else f"{row.status}, attempt {row.attempt}"
         )
-        turn.refuse(Verdict.STALE, f"attempt {attempt} of step {row.name!r} is over ({state})")
+        _refuse(turn, event, Verdict.STALE, f"attempt {attempt} of step {row.name!r} is over ({state})")
     if getattr(event, "redelivered", False):
         _offer_again_after(turn, row)
-    if isinstance(event, StepReported) and turn.decision.verdict is Verdict.STALE:
-        fusion.stop_going_on(turn, event)
 
 
 def _offer_again_after(turn: Turn, row: StepRow) -> None:
@@ -191,8 +196,8 @@ def _claim_running(turn: Turn, row: StepRow, event: StepClaimed) -> None:
 
 def _reported(turn: Turn, row: StepRow, event: StepReported) -> None:
     if not fusion.is_of_holder(turn, row, event):
-        turn.refuse(Verdict.STALE, f"attempt {row.attempt} of step {row.name!r} is held by another worker")
-        fusion.stop_going_on(turn, event)
+        reason = f"attempt {row.attempt} of step {row.name!r} is held by another worker"
+        _refuse(turn, event, Verdict.STALE, reason)
         return
     row = turn.change_step(row)
     row.holder = event.holder or row.holder

@@ -180,6 +180,23 @@ def test_nobody_goes_on_in_a_run_that_has_ended() -> None:
     assert player.refused(report("b", ("a", 1))) is not Verdict.EARLY
 
 
+def test_who_went_on_further_is_told_by_each_report_that_does_not_count() -> None:
+    """P5: he was told about `b`, and is past it. Of what he goes on with there is no row, nor will there be."""
+    player = chain("a -> b; b -> c; c -> d")
+    player.apply(CancelRequested())
+    decision = player.apply(report("b", ("a", 1), "c"))
+    assert (decision.verdict, decision.effects) == (Verdict.UNKNOWN, [StopHolder("c", 1, "w", ("b", 1))])
+    decision = player.apply(report("c", ("b", 1), "d"))
+    assert (decision.verdict, decision.effects) == (Verdict.UNKNOWN, [StopHolder("d", 1, "w", ("c", 1))])
+
+
+def test_who_overtook_himself_is_not_told_to_stop() -> None:
+    """P5: his report may count yet."""
+    player = chain()
+    decision = player.apply(report("b", ("a", 1), "c"))
+    assert (decision.verdict, decision.effects) == (Verdict.EARLY, [])
+
+
 def test_a_holder_without_a_name_holds_nothing() -> None:
     player = chain()
     assert player.apply(report("a", then="b", holder=None)).effects == [QueueStep("b", 1)]
