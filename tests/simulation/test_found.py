@@ -16,6 +16,8 @@ from fuseline.testing.simulation.workload import LEASE_SECONDS, RULES, Script
 from fuseline.testing.simulation.world import START
 from tests.simulation.harness import Stage
 
+BEAT_SECONDS = LEASE_SECONDS / 2.5
+
 
 def test_successors_go_out_at_once_when_only_the_answer_to_the_commit_was_lost() -> None:
     """P4: the batch is taken up again, and its reports are recorded already: not a matter for the sweep."""
@@ -97,6 +99,19 @@ def test_who_went_on_far_in_a_run_that_has_ended_is_told_by_what_he_reports() ->
     stage = _gone_on_in_a_run_that_has_ended()
     stage.run_until(4.0)
     assert stage.started("c"), "that is not what this is about"
+    assert stage.stopped()
+    assert stage.violations() == []
+
+
+def test_who_went_on_in_a_run_that_has_ended_and_got_no_notice_is_told_at_the_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P5: a step without a row may be taken by a report that is on its way, but not when its run is over."""
+    stage = _gone_on_in_a_run_that_has_ended()
+    _lose_notices_before(stage, 5.0, monkeypatch)
+    stage.run_until(5.0)
+    assert stage.started("d")
+    stage.run_until(stage.started("d")[0] + BEAT_SECONDS + HOUSEKEEPING_SECONDS + 0.5)
     assert stage.stopped()
     assert stage.violations() == []
 

@@ -14,7 +14,7 @@ from fuseline.amqp.loops import Timer
 from fuseline.amqp.resources import QueueCount
 from fuseline.amqp.topology import Topology
 from fuseline.coordinator.pipeline import Item, Pipeline
-from fuseline.coordinator.workers import WorkerBook
+from fuseline.coordinator.workers import Lease, WorkerBook
 from fuseline.engine.effects import Verdict
 from fuseline.engine.events import StepOvertaken, StepVanished
 from fuseline.errors import FuselineError, StorageUnavailableError
@@ -53,7 +53,7 @@ class Timers:
         self._timer: Timer | None = None
         self._wakes_at: float | None = None  # wall time
         self._stopped = False
-        self._missing: dict[tuple[str, str, str, int], float] = {}
+        self._missing: dict[tuple[str, Lease], float] = {}  # since when they are listed and have no row
         self._saved_seen_at = self._verified_at = ledger.clock.monotonic()
 
     def look(self) -> None:
@@ -172,7 +172,8 @@ class Timers:
         """Save who was seen (coarsely) and compare leases with storage: new ones soon, all of them once a lease time.
 
         A stop notice is sent once and may get lost, or its coordinator be killed before it sent it. The worker then lists
-        the lease on and on, and this is where it is told again (P5). One read, and none where there are no leases (P8).
+        the lease on and on, and this is where it is told again (P5). One read, a second one for leases without a row, and
+        none where there are no leases (P8).
         Raises `StorageUnavailableError`.
         """
         self._book.forget_silent()
@@ -187,28 +188,32 @@ class Timers:
             self._book.verify_again()
         self._verify_leases()
 
-    def _is_missing_for_long(self, lease: tuple[str, str, str, int]) -> bool:
-        now, seconds = self._ledger.clock.monotonic(), self._book.lease_seconds
-        since = self._missing.setdefault(lease, now)
-        if now - since < seconds:
-            return False
-        self._missing = {one: at for one, at in self._missing.items() if now - at < 2 * seconds}
-        self._missing.pop(lease, None)
-        return True
-
     def _verify_leases(self) -> None:
         pairs = self._book.take_unverified()
+        pairs.update(pair for pair in self._missing if self._book.lists(*pair))
         if not pairs:
+            self._missing = {}
             return
         with self._ledger.storage.transaction() as tx:
             rows = tx.load(Wanted(steps={(i, step) for _, (i, step, _) in pairs})).steps
-        for worker_id, (instance_id, step, attempt) in pairs:
+            runs_without = {i for _, (i, step, _) in pairs if (i, step) not in rows}
+            runs = tx.load(Wanted(runs=runs_without)).runs if runs_without else {}
+        missing = {}
+        now = self._ledger.clock.monotonic()
+        for worker_id, lease in pairs:
+            instance_id, step, attempt = lease
             row = rows.get((instance_id, step))
-            # QUEUED: the claim itself may still be on its way; and so may the report that takes a step that has no row yet.
-            waits = row is not None and row.attempt == attempt and row.status is Status.QUEUED
-            if row is None and not self._is_missing_for_long((worker_id, instance_id, step, attempt)):
-                continue
-            holds = row is not None and row.attempt == attempt and row.status is Status.RUNNING
-            if waits or (holds and row is not None and row.holder == worker_id):
+            if row is None:
+                # The report that takes it may still be on its way: for as long as a lease, and while it can count.
+                run = runs.get(instance_id)
+                since = self._missing.get((worker_id, lease), now)
+                if run is not None and not run.status.is_terminal and now - since < self._book.lease_seconds:
+                    missing[worker_id, lease] = since
+                    continue
+            elif row.attempt == attempt and (
+                # QUEUED: the claim itself may still be on its way.
+                row.status is Status.QUEUED or (row.status is Status.RUNNING and row.holder == worker_id)
+            ):
                 continue
             self._pipeline.stop_attempt(worker_id, instance_id, step, attempt)
+        self._missing = missing

@@ -83,6 +83,11 @@ class WorkerBook:
         worker = self._workers.get(worker_id)
         return None if worker is None else worker.address
 
+    def lists(self, worker_id: str, lease: Lease) -> bool:
+        """Whether a worker said with its latest beat that it holds this."""
+        worker = self._workers.get(worker_id)
+        return worker is not None and lease in worker.leases
+
     def take_unverified(self) -> set[tuple[str, Lease]]:
         """(worker_id, lease) pairs that nobody has compared with storage yet."""
         taken, self._unverified = self._unverified, set()

@@ -1,4 +1,4 @@
-"""What a timer brought about goes out, whatever becomes of the storage behind it (P1)."""
+"""What timers bring about goes out, whatever becomes of the storage behind it (P1); who holds nothing is told (P5)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import pytest
 
 from fuseline.amqp.link import Link
 from fuseline.amqp.topology import Topology
+from fuseline.amqp.wire import Heartbeat
+from fuseline.clock import ManualClock
+from fuseline.coordinator.daemon import HOUSEKEEPING_SECONDS
 from fuseline.coordinator.pipeline import Pipeline
 from fuseline.coordinator.timers import Timers
 from fuseline.coordinator.workers import WorkerBook
-from fuseline.engine.events import StepReported
+from fuseline.engine.events import CancelRequested, StepReported
 from fuseline.errors import StorageUnavailableError
-from fuseline.ledger import Dispatch, Occurrence, Outcome
+from fuseline.ledger import Dispatch, Ledger, Occurrence, Outcome
 from fuseline.model import Status, WorkflowSchema
-from tests.unit.ledgers import ledger_with
+from tests.unit.ledgers import Watched, ledger_with
 
 RETRIED = WorkflowSchema.model_validate(
     {
@@ -41,9 +44,13 @@ class FakePipeline:
 
     def __init__(self) -> None:
         self.sent: list[Outcome] = []
+        self.stopped: list[tuple[str, str, str, int]] = []
 
     def carry_out(self, _item: object, outcome: Outcome, _ticket: object) -> None:
         self.sent.append(outcome)
+
+    def stop_attempt(self, worker_id: str, instance_id: str, step: str, attempt: int) -> None:
+        self.stopped.append((worker_id, instance_id, step, attempt))
 
 
 def test_a_retry_goes_out_although_the_storage_is_away_right_after(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,3 +70,101 @@ def test_a_retry_goes_out_although_the_storage_is_away_right_after(monkeypatch: 
     link.fire()
     assert len(told) == 1
     assert [(a.step_name, a.attempt) for one in pipeline.sent for a in one.assignments] == [("a", 2)]
+
+
+CHAIN = WorkflowSchema.model_validate(
+    {
+        "workflow_id": "g",
+        "version": "1",
+        "steps": {
+            "a": {"name": "a", "successors": {"default": ["b"]}},
+            "b": {"name": "b", "predecessors": ["a"]},
+        },
+    }
+)
+LEASE_SECONDS = 60.0
+
+
+class GoneOn:
+    """A worker lists a lease of `b`, which it went on with; no report has taken it yet."""
+
+    def __init__(self) -> None:
+        self.ledger: Ledger
+        self.storage: Watched
+        self.clock: ManualClock
+        self.ledger, self.storage, self.clock = ledger_with(CHAIN)
+        self.ledger.apply([Dispatch("g", "1", "i")])
+        self.book = WorkerBook(self.clock, LEASE_SECONDS)
+        self.pipeline = FakePipeline()
+        self.timers = Timers(
+            cast("Link", FakeLink()),
+            self.ledger,
+            cast("Pipeline", self.pipeline),
+            self.book,
+            Topology(),
+            lambda _error: None,
+        )
+        self.beat(("i", "b", 1))
+
+    def beat(self, *leases: tuple[str, str, int]) -> None:
+        now = self.clock.now()
+        beat = Heartbeat(
+            worker_id="w", workflows=[("g", "1")], leases=list(leases), host="h", pid=1, sent_at=now
+        )
+        self.book.beat(beat, "address")
+
+    def look(self) -> None:
+        """As the coordinator does, after a while."""
+        self.clock.advance(HOUSEKEEPING_SECONDS)
+        self.timers.keep_house()
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_who_holds_a_step_without_a_row_in_a_run_that_is_over_is_told_at_the_next_look(
+    is_known: bool,
+) -> None:
+    """P5: no report will take it any more. A run that is not known was purged."""
+    here = GoneOn()
+    if is_known:
+        here.ledger.apply([Occurrence("i", CancelRequested())])
+        lease = ("i", "b", 1)
+    else:
+        lease = ("gone", "b", 1)
+        here.beat(lease)
+    here.look()
+    assert here.pipeline.stopped == [("w", *lease)]
+
+
+def test_who_holds_a_step_without_a_row_is_told_when_a_lease_time_has_passed_and_not_two() -> None:
+    """P5, and the report that takes it has that long to come."""
+    here = GoneOn()
+    here.look()
+    for _ in range(int(LEASE_SECONDS / HOUSEKEEPING_SECONDS)):
+        assert here.pipeline.stopped == []
+        here.look()
+    assert here.pipeline.stopped == [("w", "i", "b", 1)]
+
+
+def test_who_holds_a_step_that_gets_its_row_late_is_left_alone() -> None:
+    """P5: the report was late."""
+    here = GoneOn()
+    here.look()
+    report = StepReported("a", 1, Status.SUCCEEDED, holder="w", continues_with="b")
+    here.ledger.apply([Occurrence("i", report)])
+    for _ in range(20):
+        here.look()
+    assert here.pipeline.stopped == []
+
+
+def test_nothing_is_kept_of_a_lease_that_is_not_listed_any_more() -> None:
+    """P6, P8: it had no row while somebody looked, and was over before it had one."""
+    here = GoneOn()
+    here.look()
+    here.beat()
+    here.look()
+    assert here.timers._missing == {}
+    here.storage.forget()
+    for _ in range(20):
+        here.look()
+    assert here.storage.loads == []
+    assert here.pipeline.stopped == []
