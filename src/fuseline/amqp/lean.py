@@ -95,6 +95,39 @@ class LeanChannel(Channel):
         super().confirm_delivery(ack_nack_callback, callback)
         self._on_confirm = ack_nack_callback
 
+    def take_whole(self, encoded: bytes, start: int, end: int) -> int:
+        """Deal with a message, if its method is at `encoded[start:end]` and all of it has come in. Where it ends, else 0.
+
+        Nearly every message comes so: to look at its frames one after the other takes twice as long.
+        """
+        if frames.INDEX.unpack_from(encoded, start)[0] != frames.DELIVER or self._deliver is not None:
+            return 0
+        size, number = len(encoded), self.channel_number
+        unpack = frames.FRAME.unpack_from
+        here = end + 8  # the header's payload
+        if here >= size:
+            return 0
+        kind, channel, length = unpack(encoded, end + 1)
+        behind = here + length
+        if kind != frames.HEADER or channel != number or behind >= size or encoded[behind] != frames.END:
+            return 0
+        awaited: int = frames.SIZE.unpack_from(encoded, here + 4)[0]
+        body, after = b"", behind
+        if awaited:
+            first = behind + 8
+            after = first + awaited
+            if after >= size or encoded[after] != frames.END:
+                return 0
+            if unpack(encoded, behind + 1) != (frames.BODY, number, awaited):
+                return 0
+            body = encoded[first:after]
+        method = frames.read_deliver(encoded, start + 4, end)
+        properties = frames.read_properties(encoded, here + 12, behind)
+        connection: Any = self.connection
+        connection.frames_received += 3 if awaited else 2
+        self._hand_on(method, properties, body)
+        return after + 1
+
     def take(self, kind: int, encoded: bytes, start: int, end: int) -> bool:
         """Deal with a frame, if it is one of those that are frequent; its payload is `encoded[start:end]`."""
         if kind == frames.METHOD:
@@ -134,6 +167,9 @@ class LeanChannel(Channel):
         assert properties is not None
         self._deliver = self._properties = None
         self._pieces = []
+        self._hand_on(method, properties, body)
+
+    def _hand_on(self, method: Basic.Deliver, properties: Properties, body: bytes) -> None:
         consumer = self._consumers.get(str(method.consumer_tag))
         if consumer is None or method.consumer_tag in self._cancelled:
             header = frame.Header(self.channel_number, len(body), properties)
@@ -240,14 +276,14 @@ class _Lean:
                 if end >= size:
                     break
                 channel = channels.get(number)
-                if (
-                    channel is not None
-                    and encoded[end] == frames.END
-                    and channel.take(kind, encoded, start, end)
-                ):
-                    self.frames_received += 1
-                    here = end + 1
-                    continue
+                if channel is not None and encoded[end] == frames.END:
+                    if kind == frames.METHOD and (behind := channel.take_whole(encoded, start, end)):
+                        here = behind
+                        continue
+                    if channel.take(kind, encoded, start, end):
+                        self.frames_received += 1
+                        here = end + 1
+                        continue
             consumed, value = frame.decode_frame(encoded[here : end + 1])
             if value is None:
                 break

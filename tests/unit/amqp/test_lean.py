@@ -242,7 +242,23 @@ def test_a_stream_is_read_however_it_is_cut(step: int) -> None:
     assert got == [(1, "1", b"one"), (2, "2", b""), (5, True), (3, "3", bytes(2500)), (4, "4", b"last")]
     assert [type(one) for one in stream.others] == [frame.Heartbeat, frame.Method]
     assert stream.bytes_received == len(sent)
+    assert stream.frames_received == 3 + 2 + 1 + 5 + 4
     assert stream._rest == b""
+
+
+def test_frames_of_two_channels_may_take_turns() -> None:
+    stream = Stream()
+    got: list[Any] = []
+    for number in (1, 2):
+        consumers = channel_of(stream, number)._consumers
+        consumers["consumer"] = lambda channel, _method, _props, body: got.append(
+            (channel.channel_number, body)
+        )
+    first, second = delivered(1, 1, b"one"), delivered(2, 1, b"two")
+    method, end = len(frame.Method(1, spec.Basic.Deliver("consumer", 1, False, "e", "k")).marshal()), 11
+    stream.received(first[:method] + second[:-end] + first[method:] + second[-end:])
+    assert got == [(1, b"one"), (2, b"two")]
+    assert stream.frames_received == 6
 
 
 def test_messages_that_are_no_deliveries_are_left_to_pika() -> None:
