@@ -108,7 +108,7 @@ class LeanChannel(Channel):
         if here >= size:
             return 0
         kind, channel, length = unpack(encoded, end + 1)
-        behind = here + length
+        behind: int = here + length
         if kind != frames.HEADER or channel != number or behind >= size or encoded[behind] != frames.END:
             return 0
         awaited: int = frames.SIZE.unpack_from(encoded, here + 4)[0]
