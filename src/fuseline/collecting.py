@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import gc
+from typing import Final
+
+NEW_OBJECTS: Final = 5_000
+"""More of them than Python's 700 begin a search."""
+SEARCHES: Final = 20
+"""So many of new objects come before one that looks at those that outlived them too, and so on."""
 
 
 def keep_what_is_loaded() -> None:
@@ -14,3 +20,12 @@ def keep_what_is_loaded() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def search_seldom() -> None:
+    """Have new objects searched less often. For a program that makes no cycles, as a coordinator: it frees all at once.
+
+    What a search finds in a wide fan-out is alive: every assignment waits for its confirm. With Python's own thresholds
+    each object there was looked at five times over, a quarter of what a step cost.
+    """
+    gc.set_threshold(NEW_OBJECTS, SEARCHES, 10)

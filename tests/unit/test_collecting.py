@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import gc, weakref
-from fuseline.collecting import keep_what_is_loaded
+from fuseline.collecting import keep_what_is_loaded, search_seldom
 
 class Cycle:
     def __init__(self):
@@ -20,6 +20,13 @@ assert not any(one is before for one in gc.get_objects())
 gone = weakref.ref(Cycle())
 gc.collect()
 assert gone() is None
+
+search_seldom()
+gone = weakref.ref(Cycle())
+many = []
+while gone() is not None:  # it is found without being looked for
+    many.append([])
+assert 1000 < len(many) < 10_000, len(many)
 """
 
 

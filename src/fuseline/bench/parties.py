@@ -11,7 +11,7 @@ from fuseline.amqp.traffic import Traffic
 from fuseline.bench.flows import workflows
 from fuseline.bench.parent import Parent
 from fuseline.bench.works import Work
-from fuseline.collecting import keep_what_is_loaded
+from fuseline.collecting import keep_what_is_loaded, search_seldom
 from fuseline.coordinator import Coordinator
 from fuseline.notify import Notifier
 from fuseline.settings import Settings
@@ -69,6 +69,7 @@ def run_coordinator(parent: Parent) -> None:
         coordinator.stop,
     )
     keep_what_is_loaded()
+    search_seldom()
     try:
         profiled(coordinator.run, job.get("profile"))
     finally:
