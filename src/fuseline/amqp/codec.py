@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from types import NoneType
 from typing import Any, Final, NoReturn, TypeAlias
 
 import pika
@@ -45,6 +46,7 @@ MAX_NESTING: Final = 200
 MAX_WRAPPED_NESTING: Final = 250
 
 _MAX_EXPIRATION_MS = 2**32 - 1  # RabbitMQ refuses more
+_OURS: Final = vars(Properties(content_type=CONTENT_TYPE, delivery_mode=2))
 _PLAIN = SchemaSerializer(core_schema.any_schema())
 
 
@@ -54,11 +56,20 @@ def encode(value: Any, *, nesting: int = MAX_NESTING) -> bytes:
     Raises `InvalidMessageError` for NaN and infinity, lone surrogates, what has no JSON form, and what nests deeper
     than `nesting`; the message names the place (`result.rows[3]`).
     """
+    body = encode_plain(value, nesting=nesting)
+    if _may_hide_non_finite(value, body):
+        _refuse_non_finite(value)
+    return body
+
+
+def encode_plain(value: Any, *, nesting: int = MAX_NESTING) -> bytes:
+    """As `encode`, for JSON's own types alone: no model or dataclass in it can hide that a number is not finite."""
     try:
         body = to_json(value, inf_nan_mode="constants")
     except (PydanticSerializationError, ValueError) as error:
         _refuse(value, error)
-    if b"NaN" in body or b"Infinity" in body or _may_hide_non_finite(value, body):
+    # One byte is found, or found missing, far sooner than a word, and most bodies have no capital N or I.
+    if (b"N" in body and b"NaN" in body) or (b"I" in body and b"Infinity" in body):
         _refuse_non_finite(value)
     if body.count(b"[") + body.count(b"{") > nesting:
         decode(body, nesting=nesting)
@@ -122,17 +133,18 @@ def properties(
     if expiration_seconds is not None:
         # Rounded up, so that a positive time never becomes 0, which means "only if a consumer waits".
         expiration = str(min(max(0, math.ceil(expiration_seconds * 1000)), _MAX_EXPIRATION_MS))
-    return Properties(
-        content_type=content_type,
-        delivery_mode=2,
-        type=message_type,
-        message_id=message_id,
-        correlation_id=correlation_id,
-        reply_to=reply_to,
-        timestamp=int(timestamp),
-        expiration=expiration,
-        headers=table,
-    )
+    made = Properties.__new__(Properties)
+    fields = made.__dict__
+    fields.update(_OURS)  # in half the time that pika takes to set each
+    fields["content_type"] = content_type
+    fields["type"] = message_type
+    fields["message_id"] = message_id
+    fields["correlation_id"] = correlation_id
+    fields["reply_to"] = reply_to
+    fields["timestamp"] = int(timestamp)
+    fields["expiration"] = expiration
+    fields["headers"] = table
+    return made
 
 
 def traceparent_of(props: Properties) -> str | None:
@@ -143,8 +155,9 @@ def traceparent_of(props: Properties) -> str | None:
 
 def _may_hide_non_finite(value: Any, body: bytes) -> bool:
     nulls = body.count(b"null")
-    if isinstance(value, BaseModel):  # fields without a value are a null each, and nothing is hidden by that
-        nulls -= sum(one is None for one in value.__dict__.values())
+    if nulls and isinstance(value, BaseModel):
+        # Fields without a value are a null each, and nothing is hidden by that.
+        nulls -= [type(one) for one in value.__dict__.values()].count(NoneType)
     return nulls > 0 and _hides_non_finite(value)
 
 

@@ -6,7 +6,6 @@ import copy
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from fuseline.amqp import codec
@@ -41,13 +40,38 @@ MAX_UNCONFIRMED_BYTES = 64 * 1024 * 1024
 MakeQueue: TypeAlias = Callable[[tuple[str, str], Callable[[FuselineError | None], None]], None]
 
 
-@dataclass(frozen=True, slots=True)
 class _Assigned:
-    """An assignment that waits for its turn."""
+    """An assignment that waits for its turn, and then for RabbitMQ to have it, in up to `tries` tries."""
 
-    assignment: StepAssignment
-    expiry_seconds: float | None
-    on_done: Callable[[], None]
+    __slots__ = ("_outbox", "assignment", "body", "expiry_seconds", "on_done", "tries")
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        assignment: StepAssignment,
+        expiry_seconds: float | None,
+        on_done: Callable[[], None],
+    ) -> None:
+        self._outbox = outbox
+        self.assignment = assignment
+        self.expiry_seconds = expiry_seconds
+        self.on_done = on_done
+        self.body = b""
+        self.tries = MAX_TRIES
+
+    def published(self, error: FuselineError | None) -> None:
+        """RabbitMQ has it, or this try has failed."""
+        if error is None:
+            self._outbox.end(self)
+        else:
+            self._outbox.failed(self, error)
+
+    def again(self, error: FuselineError | None = None) -> None:
+        """Try once more; `error`: its queue could not be declared before that."""
+        if error is not None:
+            log.warning("queue of %s cannot be declared: %s", self.assignment.workflow_id, error)
+        self.tries -= 1
+        self._outbox.send(self)
 
 
 class Outbox:
@@ -67,6 +91,7 @@ class Outbox:
     ) -> None:
         self._link = link
         self._topology = topology
+        self._steps_exchange = topology.steps_exchange
         self._clock = clock
         self._declare_workflow = declare_workflow
         self._mend_workflow = mend_workflow or declare_workflow
@@ -88,7 +113,7 @@ class Outbox:
         `on_refused` is called before that when it can never be sent, such as one that is larger than RabbitMQ allows.
         """
         expiry = outcome.expiry_seconds.get(assignment.step_name)
-        self._waiting.append(_Assigned(assignment, expiry, on_done))
+        self._waiting.append(_Assigned(self, assignment, expiry, on_done))
         self._send_waiting()
 
     def _send_waiting(self) -> None:
@@ -100,77 +125,75 @@ class Outbox:
         ):
             one = self._waiting.popleft()
             try:
-                body = codec.encode(one.assignment, nesting=codec.MAX_WRAPPED_NESTING)
-            except InvalidMessageError as error:
-                # What is in storage came in as JSON; only nesting under a wrapper can get here.
+                # Inputs and results came in as JSON, so all of it is plain.
+                one.body = codec.encode_plain(vars(one.assignment), nesting=codec.MAX_WRAPPED_NESTING)
+            except InvalidMessageError as error:  # only nesting under a wrapper can get here
                 self._refuse(one, error)
                 one.on_done()
                 continue
             self._unconfirmed += 1
-            self._unconfirmed_bytes += len(body)
-            self._try_assign(one, body, MAX_TRIES)
+            self._unconfirmed_bytes += len(one.body)
+            self.send(one)
 
-    def _end(self, one: _Assigned, body: bytes) -> None:
+    def end(self, one: _Assigned) -> None:
+        """Nothing more is to be done about it."""
         self._unconfirmed -= 1
-        self._unconfirmed_bytes -= len(body)
+        self._unconfirmed_bytes -= len(one.body)
         one.on_done()
-        self._send_waiting()
+        if self._waiting:
+            self._send_waiting()
 
     def _refuse(self, one: _Assigned, error: FuselineError) -> None:
         log.error("assignment of %s/%s: %s", one.assignment.instance_id, one.assignment.step_name, error)
         self.given_up += 1
         self.on_refused(one.assignment, error)
 
-    def _try_assign(self, one: _Assigned, body: bytes, tries: int) -> None:
+    def send(self, one: _Assigned) -> None:
+        """Publish it once."""
         assignment = one.assignment
-        key = (assignment.workflow_id, assignment.workflow_version)
-
-        def again(error: FuselineError | None = None) -> None:
-            if error is not None:
-                log.warning("queue of %s cannot be declared: %s", assignment.workflow_id, error)
-            self._try_assign(one, body, tries - 1)
-
-        def published(error: FuselineError | None) -> None:
-            if error is not None and self._is_stopped:
-                return  # closed over it: its cause stays unacknowledged
-            if error is None:
-                self._end(one, body)
-            elif isinstance(error, CallerError):
-                self._refuse(one, error)
-                self._end(one, body)
-            elif tries <= 1:
-                self.given_up += 1
-                log.error(
-                    "assignment of step %s of run %s is left to the sweep: %s",
-                    assignment.step_name,
-                    assignment.instance_id,
-                    error,
-                )
-                self._end(one, body)
-            elif isinstance(error, BrokerBusyError) and (tries == MAX_TRIES or self._link.is_blocked):
-                self._link.call_later(1.0, again)
-            elif isinstance(error, BrokerBusyError | DeadlineExceededError):  # full; or it has no leader
-                log.warning("%s; looking whether the queue answers", error)
-                self._mend_workflow(key, again)
-            else:  # the queue was deleted, or the server lost it
-                log.warning("%s; declaring the queue again", error)
-                self._declare_workflow(key, again)
-
+        instance_id = assignment.instance_id
         self._link.publish(
-            self._topology.steps_exchange,
-            self._topology.steps_key(*key),
-            body,
+            self._steps_exchange,
+            self._topology.steps_key(assignment.workflow_id, assignment.workflow_version),
+            one.body,
             codec.properties(
                 codec.ASSIGNMENT,
-                message_id=f"{assignment.instance_id}/{assignment.step_name}/{assignment.attempt}",
+                message_id=f"{instance_id}/{assignment.step_name}/{assignment.attempt}",
                 timestamp=assignment.assigned_at,
-                correlation_id=assignment.instance_id,
+                correlation_id=instance_id,
                 expiration_seconds=one.expiry_seconds,
             ),
-            on_done=published,
+            on_done=one.published,
             deadline_seconds=PUBLISH_SECONDS,
             apart=True,
         )
+
+    def failed(self, one: _Assigned, error: FuselineError) -> None:
+        """A try has failed."""
+        if self._is_stopped:
+            return  # closed over it: its cause stays unacknowledged
+        assignment = one.assignment
+        key = (assignment.workflow_id, assignment.workflow_version)
+        if isinstance(error, CallerError):
+            self._refuse(one, error)
+            self.end(one)
+        elif one.tries <= 1:
+            self.given_up += 1
+            log.error(
+                "assignment of step %s of run %s is left to the sweep: %s",
+                assignment.step_name,
+                assignment.instance_id,
+                error,
+            )
+            self.end(one)
+        elif isinstance(error, BrokerBusyError) and (one.tries == MAX_TRIES or self._link.is_blocked):
+            self._link.call_later(1.0, one.again)
+        elif isinstance(error, BrokerBusyError | DeadlineExceededError):  # full; or it has no leader
+            log.warning("%s; looking whether the queue answers", error)
+            self._mend_workflow(key, one.again)
+        else:  # the queue was deleted, or the server lost it
+            log.warning("%s; declaring the queue again", error)
+            self._declare_workflow(key, one.again)
 
     def reply(self, request: Delivery, reply: Reply) -> None:
         """Answer a command. Nobody waits any more: dropped, for the caller repeats what it needs."""

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from fuseline.amqp import codec
-from fuseline.amqp.codec import MAX_NESTING, MAX_WRAPPED_NESTING, decode, encode
+from fuseline.amqp.codec import MAX_NESTING, MAX_WRAPPED_NESTING, decode, encode, encode_plain
 from fuseline.errors import InvalidMessageError
-from fuseline.model import Status, StepReport
+from fuseline.model import Status, StepAssignment, StepReport
 
 json_values = st.recursive(
     st.none()
@@ -96,9 +96,37 @@ def test_what_json_cannot_express_is_named_with_its_place(value: Any, place: str
     assert place in str(caught.value)
 
 
-def test_texts_that_only_look_like_numbers_that_are_none_may_pass() -> None:
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ({"rows": [1, {"x": math.nan}]}, "rows[1].x"),
+        ({"a": None, "rows": [1, -math.inf]}, "rows[1]"),
+        ({"a": ["x", "\udfff y"]}, "a[1] is a lone surrogate"),
+        ({"a": {"b": object()}}, "a.b is of type object"),
+    ],
+)
+def test_of_plain_values_it_is_named_too(value: Any, place: str) -> None:
+    with pytest.raises(InvalidMessageError) as caught:
+        encode_plain(value)
+    assert place in str(caught.value)
+
+
+def test_the_fields_of_an_assignment_are_written_as_the_assignment_is() -> None:
+    made = StepAssignment(
+        workflow_id="w",
+        instance_id="i",
+        step_name="s",
+        payload={"workflow_inputs": {"x": 1e300}, "results": {"a": None, "b": ["ä", 1.0]}},
+        assigned_at=1.5,
+        expires_at=1e9,
+    )
+    assert encode_plain(vars(made)) == encode(made)
+
+
+@pytest.mark.parametrize("encoded", [encode, encode_plain])
+def test_texts_that_only_look_like_numbers_that_are_none_may_pass(encoded: Any) -> None:
     value = {"a": "NaN", "b": ["Infinity"], "NaN": None}
-    assert decode(encode(value)) == value
+    assert decode(encoded(value)) == value
 
 
 @pytest.mark.parametrize("text", ["Infinity", "1e999", "0193e123", "9" * 300, "x 1e+0309"])
