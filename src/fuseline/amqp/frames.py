@@ -38,13 +38,18 @@ _RARE: Final = (
 _CONTENT_TYPE: Final = _P.FLAG_CONTENT_TYPE
 _HEADERS: Final = _P.FLAG_HEADERS
 _DELIVERY_MODE: Final = _P.FLAG_DELIVERY_MODE
+_CORRELATION_ID: Final = _P.FLAG_CORRELATION_ID
+_REPLY_TO: Final = _P.FLAG_REPLY_TO
+_EXPIRATION: Final = _P.FLAG_EXPIRATION
+_MESSAGE_ID: Final = _P.FLAG_MESSAGE_ID
 _TIMESTAMP: Final = _P.FLAG_TIMESTAMP
 _TYPE: Final = _P.FLAG_TYPE
+_LENGTHS: Final = [bytes((number,)) for number in range(256)]
 _SHORTS: Final = (
-    (_P.FLAG_CORRELATION_ID, "correlation_id"),
-    (_P.FLAG_REPLY_TO, "reply_to"),
-    (_P.FLAG_EXPIRATION, "expiration"),
-    (_P.FLAG_MESSAGE_ID, "message_id"),
+    (_CORRELATION_ID, "correlation_id"),
+    (_REPLY_TO, "reply_to"),
+    (_EXPIRATION, "expiration"),
+    (_MESSAGE_ID, "message_id"),
 )
 _UNSET: Final[dict[str, Any]] = dict(vars(_P()))
 # Tables of this size are one or two counters, the same in message after message.
@@ -70,14 +75,13 @@ def publish_frame(channel: int, exchange: str, key: str, mandatory: bool) -> byt
 def message(method: bytes, channel: int, properties: Properties, body: bytes, most: int) -> bytes:
     """All frames of a message: `method`, the header, and the body in pieces of up to `most` bytes."""
     size = len(body)
-    parts = [method, _header(channel, size, properties)]
-    if size <= most:
-        if size:
-            parts += (FRAME.pack(BODY, channel, size), body, _END)
-    else:
-        for start in range(0, size, most):
-            piece = body[start : start + most]
-            parts += (FRAME.pack(BODY, channel, len(piece)), piece, _END)
+    header = _header(channel, size, properties)
+    if 0 < size <= most:
+        return b"".join((method, header, FRAME.pack(BODY, channel, size), body, _END))
+    parts = [method, header]
+    for start in range(0, size, most):
+        piece = body[start : start + most]
+        parts += (FRAME.pack(BODY, channel, len(piece)), piece, _END)
     return b"".join(parts)
 
 
@@ -92,7 +96,7 @@ def _header(channel: int, size: int, properties: Properties) -> bytes:
     ):
         try:
             return _common_header(channel, size, fields)
-        except (AttributeError, TypeError, ValueError, struct.error):
+        except (AttributeError, IndexError, TypeError, ValueError, struct.error):
             pass  # pika knows what to say about it
     return bytes(frame.Header(channel, size, properties).marshal())
 
@@ -101,31 +105,33 @@ def _common_header(channel: int, size: int, fields: dict[str, Any]) -> bytes:
     flags = 0
     parts: list[bytes] = []
     if (text := fields["content_type"]) is not None:
-        flags |= _P.FLAG_CONTENT_TYPE
+        flags = _CONTENT_TYPE
         parts.append(_constant(text))
     if (headers := fields["headers"]) is not None:
-        flags |= _P.FLAG_HEADERS
+        flags |= _HEADERS
         data.encode_table(parts, headers)
     if (mode := fields["delivery_mode"]) is not None:
-        flags |= _P.FLAG_DELIVERY_MODE
+        flags |= _DELIVERY_MODE
         parts.append(bytes((mode,)))
     if (text := fields["correlation_id"]) is not None:
-        flags |= _P.FLAG_CORRELATION_ID
-        parts.append(_short(text))
+        flags |= _CORRELATION_ID
+        raw = text.encode()
+        parts += (_LENGTHS[len(raw)], raw)
     if (text := fields["reply_to"]) is not None:
-        flags |= _P.FLAG_REPLY_TO
-        parts.append(_short(text))
+        flags |= _REPLY_TO
+        parts.append(_constant(text))
     if (text := fields["expiration"]) is not None:
-        flags |= _P.FLAG_EXPIRATION
+        flags |= _EXPIRATION
         parts.append(_short(text))
     if (text := fields["message_id"]) is not None:
-        flags |= _P.FLAG_MESSAGE_ID
-        parts.append(_short(text))
+        flags |= _MESSAGE_ID
+        raw = text.encode()
+        parts += (_LENGTHS[len(raw)], raw)
     if (time := fields["timestamp"]) is not None:
-        flags |= _P.FLAG_TIMESTAMP
+        flags |= _TIMESTAMP
         parts.append(SIZE.pack(time))
     if (text := fields["type"]) is not None:
-        flags |= _P.FLAG_TYPE
+        flags |= _TYPE
         parts.append(_constant(text))
     parts.append(_END)
     rest = b"".join(parts)

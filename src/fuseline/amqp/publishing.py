@@ -60,6 +60,7 @@ class Message:
         "on_done",
         "properties",
         "returned",
+        "size",
     )
 
     def __init__(
@@ -82,11 +83,7 @@ class Message:
         self.on_done = on_done
         self.internal = internal
         self.returned: str | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes that it keeps."""
-        return len(self.body) + _OVERHEAD_BYTES
+        self.size = len(body) + _OVERHEAD_BYTES  # what it keeps
 
 
 class Publisher:
@@ -278,7 +275,8 @@ class Publisher:
         if self._suspects:
             self._suspects -= 1
         self._tell(message, error)
-        self._check_idle()
+        if self._on_idle is not None:
+            self._check_idle()
 
     def _tell(self, message: Message, error: FuselineError | None) -> None:
         if message.internal:
