@@ -182,11 +182,15 @@ class Topology:
 
     def steps_key(self, workflow_id: str, version: str) -> str:
         """`<workflow_id>.<version>`, encoded: no two pairs have the same key."""
-        return f"{encode_part(workflow_id)}.{encode_part(version, keep_dots=True)}"
+        return _steps_key(workflow_id, version)
 
     def events_key(self, workflow_id: str, instance_id: str, event: str) -> str:
         """`<workflow_id>.<instance_id>.<event>`, encoded."""
-        return f"{encode_part(workflow_id)}.{encode_part(instance_id)}.{encode_part(event)}"
+        return self.events_prefix(workflow_id, instance_id) + encode_part(event)
+
+    def events_prefix(self, workflow_id: str, instance_id: str) -> str:
+        """What the keys of all events of a run begin with; the encoded event follows."""
+        return f"{encode_part(workflow_id)}.{encode_part(instance_id)}."
 
     def events_pattern(
         self, workflow_id: str | None = None, instance_id: str | None = None, event: str | None = None
@@ -272,6 +276,12 @@ class Topology:
 
 def _at_most(messages: int) -> dict[str, Any]:
     return {"max-length": messages, "overflow": "reject-publish"}
+
+
+# For each assignment again.
+@lru_cache(maxsize=4096)
+def _steps_key(workflow_id: str, version: str) -> str:
+    return f"{encode_part(workflow_id)}.{encode_part(version, keep_dots=True)}"
 
 
 @lru_cache(maxsize=4096)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from fuseline.amqp import codec
 from fuseline.amqp.link import Link
-from fuseline.amqp.topology import Topology
+from fuseline.amqp.topology import Topology, encode_part
 from fuseline.clock import Clock
 from fuseline.engine.effects import Notice
 from fuseline.errors import FuselineError, InvalidMessageError
@@ -61,18 +61,22 @@ class Announcer:
 
     def tell(self, outcome: Outcome) -> None:
         """Have the outcome's notices told, soon."""
+        if not outcome.notices:
+            return
         now = self._clock.now()
         run = (outcome.workflow_id, outcome.version, outcome.instance_id)
+        prefix = self._topology.events_prefix(outcome.workflow_id, outcome.instance_id)
         for notice in outcome.notices:
-            if self._open is None:
+            gathered = self._open
+            if gathered is None:
                 if len(self._asked) >= MAX_PROBES:
                     return
-                self._open = _Asked()
+                gathered = self._open = _Asked()
                 self._link.call_later(GATHER_SECONDS, self._ask_rest)
-            key = self._topology.events_key(outcome.workflow_id, outcome.instance_id, notice.kind)
-            self._open.events.append((key, now, run, notice))
-            self._open.keys[key] = None
-            if len(self._open.keys) >= KEYS_AT_ONCE or len(self._open.events) >= EVENTS_AT_ONCE:
+            key = prefix + encode_part(notice.kind)
+            gathered.events.append((key, now, run, notice))
+            gathered.keys[key] = None
+            if len(gathered.keys) >= KEYS_AT_ONCE or len(gathered.events) >= EVENTS_AT_ONCE:
                 self._ask_rest()
 
     def stop(self) -> None:
