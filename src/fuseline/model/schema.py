@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -32,12 +32,23 @@ _ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
 
 def check_id(kind: str, value: str) -> None:
     """Raise `InvalidSchemaError` naming `kind` unless `value` can be an id: not blank, printable, not too long."""
+    if not _is_id(value):
+        _refuse_id(kind, value)
+
+
+def _is_id(value: str) -> bool:
+    """Nearly every id is of ASCII, where this is soon said."""
+    if value.isascii() and value.isprintable():
+        return 0 < len(value) <= MAX_ID_LENGTH and not value.isspace()
+    return bool(value.strip() and _ID.fullmatch(value)) and len(value.encode()) <= MAX_ID_LENGTH
+
+
+def _refuse_id(kind: str, value: str) -> NoReturn:
     if not value.strip():
         raise InvalidSchemaError(f"{kind} is empty")
     if not _ID.fullmatch(value):
         raise InvalidSchemaError(f"{kind} {value!r} has a control character")
-    if len(value.encode()) > MAX_ID_LENGTH:
-        raise InvalidSchemaError(f"{kind} {value[:40]!r}... is over {MAX_ID_LENGTH} bytes long")
+    raise InvalidSchemaError(f"{kind} {value[:40]!r}... is over {MAX_ID_LENGTH} bytes long")
 
 
 class PolicySpec(BaseModel):
@@ -202,7 +213,8 @@ def _check_ids(schema: WorkflowSchema) -> None:
         if len(set(step.predecessors)) != len(step.predecessors):
             raise InvalidSchemaError(f"step {key!r} lists a predecessor twice")
         for action in step.successors:
-            check_id(f"action of step {key!r}", action)
+            if not _is_id(action):
+                _refuse_id(f"action of step {key!r}", action)
         step.trigger()
     for output in schema.outputs:
         if output not in schema.steps:
@@ -210,6 +222,49 @@ def _check_ids(schema: WorkflowSchema) -> None:
 
 
 def _check_edges(schema: WorkflowSchema) -> None:
+    if not _edges_agree(schema.steps):
+        _refuse_edges(schema)
+    for name, step in schema.steps.items():
+        for param, members in step.or_groups.items():
+            if not members:
+                raise InvalidSchemaError(f"OR group {param!r} of step {name!r} is empty")
+            if len(set(members)) != len(members):
+                raise InvalidSchemaError(f"OR group {param!r} of step {name!r} lists a step twice")
+            known = set(step.predecessors)
+            for member in members:
+                if member not in known:
+                    raise InvalidSchemaError(
+                        f"OR group {param!r} of step {name!r}: {member!r} is not a predecessor of it"
+                    )
+
+
+def _edges_agree(steps: Mapping[str, StepSchema]) -> bool:
+    """Whether successors and predecessors say the same, of no more edges than there may be.
+
+    Found out without an object for each edge, of which a wide graph has ten thousands; what is wrong is looked for when
+    something is.
+    """
+    listed = {name: set(step.predecessors) for name, step in steps.items()}
+    edges = 0
+    for source, step in steps.items():
+        for target in _targets(step):
+            if source not in listed.get(target, ()):
+                return False
+            edges += 1
+    # Every edge out is an edge in: where there are as many, there are no others.
+    return edges == sum(map(len, listed.values())) and edges <= MAX_EDGES
+
+
+def _targets(step: StepSchema) -> Collection[str]:
+    """The steps that it has edges to, each once."""
+    if len(step.successors) == 1:
+        (targets,) = step.successors.values()
+        if len(targets) == 1:
+            return targets
+    return dict.fromkeys(target for _, target in step.edges_out())
+
+
+def _refuse_edges(schema: WorkflowSchema) -> NoReturn:
     steps = schema.steps
     # Dictionaries, for their order: of several mistakes, the same one is named each time.
     forward = {(source, target): None for source, step in steps.items() for _, target in step.edges_out()}
@@ -229,21 +284,8 @@ def _check_edges(schema: WorkflowSchema) -> None:
         raise InvalidSchemaError(
             f"edge {source!r} -> {target!r}: {target!r} does not list it as a predecessor"
         )
-    if missing := backward.keys() - forward.keys():
-        source, target = min(missing)
-        raise InvalidSchemaError(f"edge {source!r} -> {target!r}: {source!r} does not list it as a successor")
-    for name, step in steps.items():
-        for param, members in step.or_groups.items():
-            if not members:
-                raise InvalidSchemaError(f"OR group {param!r} of step {name!r} is empty")
-            if len(set(members)) != len(members):
-                raise InvalidSchemaError(f"OR group {param!r} of step {name!r} lists a step twice")
-            known = set(step.predecessors)
-            for member in members:
-                if member not in known:
-                    raise InvalidSchemaError(
-                        f"OR group {param!r} of step {name!r}: {member!r} is not a predecessor of it"
-                    )
+    source, target = min(backward.keys() - forward.keys())
+    raise InvalidSchemaError(f"edge {source!r} -> {target!r}: {source!r} does not list it as a successor")
 
 
 def _check_acyclic(schema: WorkflowSchema) -> None:
@@ -257,7 +299,7 @@ def _check_acyclic(schema: WorkflowSchema) -> None:
     while ready:
         name = ready.pop()
         del waiting[name]
-        for target in {target for _, target in schema.steps[name].edges_out()}:
+        for target in _targets(schema.steps[name]):
             waiting[target] -= 1
             if not waiting[target]:
                 ready.append(target)
