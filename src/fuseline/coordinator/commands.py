@@ -19,6 +19,7 @@ from fuseline.errors import (
 )
 from fuseline.ledger import DeadLetters, Dispatch, Ledger, Occurrence, Outcome
 from fuseline.model.inputs import validate_inputs
+from fuseline.model.recognised import Definition
 from fuseline.model.schema import WorkflowSchema, check_id
 from fuseline.model.status import DeadLetterReason, DeadLetterState, RunStatus, Status
 from fuseline.model.views import WorkerView
@@ -42,7 +43,7 @@ class _Args(BaseModel):
 class RegisterArgs(_Args):
     """`worker_id` is made by the caller, so that a repeated call registers one worker."""
 
-    workflows: list[WorkflowSchema]
+    workflows: list[Definition]
     worker_id: str | None = Field(default=None, min_length=1, max_length=200)
     host: str | None = None
     pid: int | None = None
@@ -55,7 +56,7 @@ class DispatchArgs(_Args):
     version: str
     instance_id: InstanceId
     inputs: dict[str, Any] = Field(default_factory=dict)
-    definition: WorkflowSchema | None = None
+    definition: Definition | None = None
 
 
 class DispatchManyArgs(_Args):
@@ -64,7 +65,7 @@ class DispatchManyArgs(_Args):
     workflow_id: str
     version: str
     runs: list[tuple[InstanceId, dict[str, Any]]] = Field(min_length=1, max_length=MAX_RUNS)
-    definition: WorkflowSchema | None = None
+    definition: Definition | None = None
 
 
 class RunArgs(_Args):

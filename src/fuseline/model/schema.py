@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fuseline.errors import InvalidSchemaError
+from fuseline.model.digest import digest_of
 from fuseline.model.status import Trigger
 
 if TYPE_CHECKING:
@@ -105,6 +106,9 @@ class WorkflowSchema(BaseModel):
     step or edge.
     """
 
+    # The digest is no field, and no copy takes it along: `model_copy` may change what it is of.
+    __slots__ = ("__weakref__", "_digest")
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     workflow_id: str
@@ -127,6 +131,15 @@ class WorkflowSchema(BaseModel):
     def key(self) -> tuple[str, str]:
         """(workflow_id, version)."""
         return self.workflow_id, self.version
+
+    @property
+    def digest(self) -> str:
+        """See `digest_of`; computed once. Raises `PydanticSerializationError` for what has no JSON form."""
+        found: str | None = getattr(self, "_digest", None)
+        if found is None:
+            found = digest_of(self.model_dump(mode="json"))
+            object.__setattr__(self, "_digest", found)
+        return found
 
     def starting_steps(self) -> list[str]:
         """Names of the steps that wait for nothing."""

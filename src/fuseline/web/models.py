@@ -6,7 +6,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fuseline.model.schema import MAX_ID_LENGTH, WorkflowSchema
+from fuseline.model.recognised import Definition
+from fuseline.model.schema import MAX_ID_LENGTH
 
 
 class _Body(BaseModel):
@@ -16,7 +17,7 @@ class _Body(BaseModel):
 class RegisterRequest(_Body):
     """The workflow versions that a worker executes, and where it is."""
 
-    workflows: list[WorkflowSchema]
+    workflows: list[Definition]
     host: str | None = None
     pid: int | None = None
 
@@ -40,7 +41,7 @@ class DispatchRequest(_Body):
     `instance_id` makes the request safe to repeat: twice the same is one run.
     """
 
-    workflow: WorkflowSchema | None = None
+    workflow: Definition | None = None
     workflow_id: str | None = None
     version: str | None = Field(
         default=None, description="With workflow_id; without it, the version registered last."
