@@ -88,6 +88,12 @@ class UnknownWorkflowError(CallerError, LookupError):
     code = "unknown_workflow"
 
 
+class DefinitionNeededError(CallerError, LookupError):
+    """A workflow was named by its definition's digest, and no version with that digest is registered: send it whole."""
+
+    code = "definition_needed"
+
+
 class UnknownDeadLetterError(CallerError, LookupError):
     """No dead letter with this id is known (its run may have been purged)."""
 

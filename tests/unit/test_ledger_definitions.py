@@ -9,6 +9,7 @@ from fuseline.engine.events import (
     StepReported,
 )
 from fuseline.errors import (
+    DefinitionNeededError,
     InvalidSchemaError,
     SchemaConflictError,
     UnknownWorkflowError,
@@ -101,3 +102,23 @@ def test_a_run_whose_definition_is_gone_is_an_error_of_its_item_alone() -> None:
     clock.advance(6)
     outcome = only(ledger.apply([happened(StepDuePassed("a"))]))
     assert isinstance(outcome.error, UnknownWorkflowError)
+
+
+def test_a_digest_stands_for_the_definition_that_is_registered() -> None:
+    ledger, _, _ = ledger_with(retrying(1))
+    assert ledger.schema_with_digest(("g", "1"), retrying(1).digest) == retrying(1)
+    with pytest.raises(DefinitionNeededError, match="'g' version '1' is registered with another definition"):
+        ledger.schema_with_digest(("g", "1"), retrying(2).digest)
+    with pytest.raises(DefinitionNeededError, match="'g' version '2' is not registered"):
+        ledger.schema_with_digest(("g", "2"), retrying(1).digest)
+
+
+def test_a_digest_is_compared_with_what_another_coordinator_registered_just_now() -> None:
+    """What is told to count from now on must not be taken for what another one has put in its place."""
+    ledger, storage, clock = ledger_with(retrying(1))
+    assert ledger.schema_with_digest(("g", "1"), retrying(1).digest) == retrying(1)
+    other = Ledger(storage, clock, RULES)
+    other.register([retrying(2)])
+    with pytest.raises(DefinitionNeededError):
+        ledger.schema_with_digest(("g", "1"), retrying(1).digest)
+    assert ledger.schema_with_digest(("g", "1"), retrying(2).digest) == retrying(2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from fuseline.amqp.topology import REPLY_TO, Topology
 from fuseline.amqp.wire import ControlKind, ControlNotice, Heartbeat, read
 from fuseline.broker.asking import Asking
 from fuseline.broker.base import Broker
+from fuseline.broker.defining import Defining
 from fuseline.broker.dispatching import checked_inputs, runs_at_once
 from fuseline.broker.holding import Held, Holdings
 from fuseline.broker.ready import Fence
@@ -30,7 +30,6 @@ from fuseline.errors import (
     StaleReportError,
     TopologyError,
     UnknownRunError,
-    UnknownWorkflowError,
 )
 from fuseline.model.messages import StepAssignment, StepReport
 from fuseline.model.schema import WorkflowSchema
@@ -83,9 +82,8 @@ class AmqpBroker(Broker):
             call_seconds=call_seconds,
             max_message_bytes=max_message_bytes,
         )
+        self._defining = Defining(self._asking)
         self._holdings = Holdings(self._link, self.topology, self._clock, claim_after_seconds)
-        self._lock = threading.Lock()
-        self._defined: dict[tuple[str, str], WorkflowSchema] = {}
 
     # ---- workers
 
@@ -94,8 +92,7 @@ class AmqpBroker(Broker):
         schemas = list(workflows)
         worker_id = self._clock.new_id()
         self._register(worker_id, schemas)
-        with self._lock:
-            self._defined.update((schema.key, schema) for schema in schemas)
+        self._defining.defined(schemas)
         self._holdings.add_worker(worker_id, [schema.key for schema in schemas])
         return worker_id
 
@@ -121,10 +118,7 @@ class AmqpBroker(Broker):
         try:
             return self._link.get(self.topology.steps_queue(*key), deadline_seconds=self._call_seconds)
         except TopologyError:  # somebody deleted the queue: registering makes a coordinator declare it
-            keys = self._holdings.workflows(worker_id)
-            with self._lock:
-                schemas = [self._defined[one] for one in keys]
-            self._register(worker_id, schemas)
+            self._register(worker_id, self._defining.of(self._holdings.workflows(worker_id)))
             return None
 
     def _take(self, worker_id: str, delivery: Delivery) -> StepAssignment | None:
@@ -258,7 +252,7 @@ class AmqpBroker(Broker):
             "instance_id": instance_id or self._clock.new_id(),
             "inputs": checked_inputs(workflow, inputs or {}),
         }
-        return str(self._dispatch(workflow, "dispatch", [args])[0]["instance_id"])
+        return str(self._defining.dispatch(workflow, "dispatch", [args])[0]["instance_id"])
 
     def dispatch_many(
         self,
@@ -274,25 +268,8 @@ class AmqpBroker(Broker):
         ids = [self._clock.new_id() for _ in inputs] if instance_ids is None else list(instance_ids)
         parts = [{"runs": runs} for runs in runs_at_once(workflow, inputs, ids)]
         if parts:
-            self._dispatch(workflow, "dispatch_many", parts)
+            self._defining.dispatch(workflow, "dispatch_many", parts)
         return ids
-
-    def _dispatch(self, workflow: WorkflowSchema, command: str, each: list[dict[str, Any]]) -> list[Any]:
-        """Ask for it, with the definition when the coordinator may not have it."""
-        version = {"workflow_id": workflow.workflow_id, "version": workflow.version}
-        commands = [version | args for args in each]
-        with self._lock:
-            known = self._defined.get(workflow.key) == workflow
-        if known:
-            try:
-                return self._asking.ask_all(command, commands)
-            except UnknownWorkflowError:
-                pass  # the coordinator has another database than before
-        commands[0]["definition"] = workflow.model_dump(mode="json")
-        answers = self._asking.ask_all(command, commands, first_alone=True)
-        with self._lock:
-            self._defined[workflow.key] = workflow
-        return answers
 
     def get_run(self, instance_id: str) -> RunView:
         """See `Broker`."""

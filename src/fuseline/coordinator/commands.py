@@ -50,13 +50,17 @@ class RegisterArgs(_Args):
 
 
 class DispatchArgs(_Args):
-    """`definition` registers the version if need be; without it, it must be registered already."""
+    """`definition` registers the version if need be; without it, it must be registered already.
+
+    With a `digest` it must be registered as the definition with this digest.
+    """
 
     workflow_id: str
     version: str
     instance_id: InstanceId
     inputs: dict[str, Any] = Field(default_factory=dict)
     definition: Definition | None = None
+    digest: str | None = None
 
 
 class DispatchManyArgs(_Args):
@@ -66,6 +70,7 @@ class DispatchManyArgs(_Args):
     version: str
     runs: list[tuple[InstanceId, dict[str, Any]]] = Field(min_length=1, max_length=MAX_RUNS)
     definition: Definition | None = None
+    digest: str | None = None
 
 
 class RunArgs(_Args):
@@ -198,6 +203,8 @@ class Commands:
     def _schema(self, wanted: DispatchArgs | DispatchManyArgs) -> WorkflowSchema:
         """The definition that is meant, which is registered if it came along."""
         schema = wanted.definition
+        if schema is None and wanted.digest is not None:
+            return self._ledger.schema_with_digest((wanted.workflow_id, wanted.version), wanted.digest)
         if schema is None:
             return self._ledger.schema(wanted.workflow_id, wanted.version)
         if schema.key != (wanted.workflow_id, wanted.version):

@@ -59,6 +59,10 @@ class Ledger:
         """A registered version, as it was registered last. Raises `UnknownWorkflowError`."""
         return self._definitions.schema(workflow_id, version)
 
+    def schema_with_digest(self, key: tuple[str, str], digest: str) -> WorkflowSchema:
+        """A registered version that is the definition with this digest, now. Raises `DefinitionNeededError`."""
+        return self._definitions.with_digest(key, digest)
+
     def apply(self, items: Sequence[Dispatch | Occurrence], then: Then | None = None) -> list[Outcome]:
         """Decide on each item in order and commit all of it at once; an outcome an item, in order.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fuseline.clock import Clock
 from fuseline.engine import Plan, Rules, compile_plan
-from fuseline.errors import SchemaConflictError, UnknownWorkflowError
+from fuseline.errors import DefinitionNeededError, SchemaConflictError, UnknownWorkflowError
 from fuseline.model.inputs import check_inputs_schema
 from fuseline.model.schema import WorkflowSchema
 from fuseline.model.views import WorkerView
@@ -90,6 +90,23 @@ class Definitions:
     def schema(self, workflow_id: str, version: str) -> WorkflowSchema:
         """A registered version, as it was registered last. Raises `UnknownWorkflowError`."""
         return self._define((workflow_id, version)).schema
+
+    def with_digest(self, key: tuple[str, str], digest: str) -> WorkflowSchema:
+        """A registered version that is the definition with this digest. Raises `DefinitionNeededError`.
+
+        Storage is asked, however lately it was: a definition that somebody else has registered since would go on serving
+        runs of one that was told to count from now on.
+        """
+        try:
+            with self.storage.transaction() as tx:
+                schema = self._read_definition(tx, key).schema
+        except UnknownWorkflowError as error:
+            raise DefinitionNeededError(str(error)) from error
+        if schema.digest != digest:
+            raise DefinitionNeededError(
+                f"workflow {key[0]!r} version {key[1]!r} is registered with another definition"
+            )
+        return schema
 
     def _define(self, key: tuple[str, str]) -> _Definition:
         found = self._fresh(key)

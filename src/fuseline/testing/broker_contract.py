@@ -12,6 +12,7 @@ Where time can be moved by the test, subclass `BrokerTimeContract` too (see ther
 from __future__ import annotations
 
 from fuseline.testing.broker_cases import RunCases, StepCases, WorkerCases
+from fuseline.testing.broker_definition_cases import DefinitionCases
 from fuseline.testing.broker_graph_cases import GraphCases
 from fuseline.testing.broker_letter_cases import DeadLetterCases
 from fuseline.testing.broker_many_cases import DispatchManyCases
@@ -20,5 +21,7 @@ from fuseline.testing.broker_time_cases import BrokerTimeContract
 __all__ = ["BrokerContract", "BrokerTimeContract"]
 
 
-class BrokerContract(WorkerCases, StepCases, RunCases, DispatchManyCases, GraphCases, DeadLetterCases):
+class BrokerContract(
+    WorkerCases, StepCases, RunCases, DispatchManyCases, DefinitionCases, GraphCases, DeadLetterCases
+):
     """All cases that no clock has to be moved for."""
