@@ -90,4 +90,5 @@ def run_worker(parent: Parent) -> None:
     )
     parent.listen(lambda _question: parent.tell(_traffic(worker.traffic)), worker.stop)
     keep_what_is_loaded()
+    search_seldom()
     profiled(worker.run, job.get("profile"))

@@ -8,7 +8,7 @@ import typer
 
 from fuseline.cli.options import command
 from fuseline.cli.wiring import amqp_urls, topology_of
-from fuseline.collecting import keep_what_is_loaded
+from fuseline.collecting import keep_what_is_loaded, search_seldom
 from fuseline.notify import Notifier
 from fuseline.settings import Settings
 from fuseline.worker import Worker
@@ -54,4 +54,5 @@ def worker(
         notifier=Notifier(),
     )
     keep_what_is_loaded()
+    search_seldom()
     one.run()

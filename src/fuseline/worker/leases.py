@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeAlias
 
@@ -62,11 +62,12 @@ class Held:
     timer: asyncio.TimerHandle | None = None
     timed_out: Callable[[], Sealed] | None = None
     sealed: Sealed | None = None
+    key: Key = field(init=False)
+    """The fencing key."""
 
-    @property
-    def key(self) -> Key:
-        """The fencing key."""
-        return self.assignment.instance_id, self.assignment.step_name, self.assignment.attempt
+    def __post_init__(self) -> None:
+        one = self.assignment
+        self.key = one.instance_id, one.step_name, one.attempt
 
     @property
     def traceparent(self) -> str | None:
