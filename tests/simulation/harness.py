@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fuseline.model.schema import WorkflowSchema
+from fuseline.model.status import RunStatus
 from fuseline.testing.simulation.checker import Checker
 from fuseline.testing.simulation.parties import SimWorker
 from fuseline.testing.simulation.queues import SimQueue
@@ -129,6 +130,16 @@ class Stage:
     def cancel(self) -> None:
         """Have the run cancelled."""
         self.room._cancel(self.room.work.runs[0])
+
+    def has_asked(self, command: str) -> bool:
+        """Whether RabbitMQ has got such a command from the client."""
+        return any(e[1] == "queued" and e[5].startswith(f"{command}/") for e in self.world.history.events)
+
+    def states(self, instance_id: str = "r0") -> list[RunStatus]:
+        """How the run was after each commit that changed its header."""
+        commits = [event[3:] for event in self.world.history.events if event[1] == "commit"]
+        runs = [run for commit in commits for changes in commit for run in changes.runs]
+        return [run.status for run in runs if run.instance_id == instance_id]
 
     def stopped(self) -> list[float]:
         """When workers were told to stop."""

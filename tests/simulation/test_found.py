@@ -11,7 +11,7 @@ from fuseline.coordinator.daemon import HOUSEKEEPING_SECONDS
 from fuseline.model.schema import PolicySpec
 from fuseline.model.status import RunStatus, Status
 from fuseline.testing.flows import graph
-from fuseline.testing.simulation.parties import DRAIN_SECONDS
+from fuseline.testing.simulation.parties import DRAIN_SECONDS, SimClient
 from fuseline.testing.simulation.workload import LEASE_SECONDS, RULES, Script
 from fuseline.testing.simulation.world import START
 from tests.simulation.harness import Stage
@@ -151,6 +151,21 @@ def test_the_deadline_of_a_run_that_nobody_reports_for_is_kept() -> None:
     run = stage.room.database.rows.read_run_row("r0")
     assert run is not None
     assert run.status is RunStatus.FAILED
+
+
+def test_a_run_may_be_replayed_and_cancelled_in_one_transaction() -> None:
+    """P3: it goes from one end to another, and no row says that it went on between: nothing is broken (seed 880069890)."""
+    stage = Stage(graph("w", {"a": []}), {"a": Script(state="FAILED")})
+    stage.run_until_so(lambda: RunStatus.FAILED in stage.states())
+    stage.room.on_client(SimClient.replay_latest)
+    stage.run_until_so(lambda: stage.has_asked("replay_dead_letter"))
+    stage.room.processes["c0"].pause()  # so that both are there when it looks
+    stage.cancel()
+    stage.run_until_so(lambda: stage.has_asked("cancel"))
+    stage.run_until(stage.world.now - START + 0.1)
+    stage.room.processes["c0"].resume()
+    assert stage.violations() == []
+    assert stage.states() == [RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED]
 
 
 def test_what_a_drained_worker_gives_back_before_its_claim_got_through_is_not_lost() -> None:

@@ -10,6 +10,7 @@ from fuseline.engine.events import (
     Event,
     RunDispatched,
     StepClaimed,
+    StepReplayed,
     StepReported,
 )
 from fuseline.errors import (
@@ -152,6 +153,29 @@ def test_what_a_later_item_of_the_batch_ended_is_not_handed_out() -> None:
     assert [handed_out(outcome) for outcome in outcomes] == [[], []]
     assert outcomes[1].finished is RunStatus.CANCELLED
     assert outcomes[1].stop is not None
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_run_that_is_replayed_and_cancelled_in_one_batch_ends_as_if_one_came_after_the_other(
+    apart: bool,
+) -> None:
+    """P3: between its two ends it went on, though no row ever says so; the count of its replays does."""
+    ledger, storage, _ = ledger_with(parse("a -> b"))
+    ledger.apply([DISPATCH, happened(StepReported("a", 1, Status.FAILED, error=StepError(type="E")))])
+    asked = [happened(StepReplayed("a", 1)), happened(CancelRequested())]
+    batches = [asked[:1], asked[1:]] if apart else [asked]
+    replayed, cancelled = [outcome for batch in batches for outcome in ledger.apply(batch)]
+    assert handed_out(replayed) == ([("a", 2)] if apart else [])
+    assert replayed.verdict is cancelled.verdict is Verdict.ACCEPTED
+    assert cancelled.stop is not None
+    assert cancelled.stop.replays == 1
+    run, row = storage._runs["i"], storage._steps["i"]["a"]
+    assert (run.status, run.replays, run.open_steps) == (RunStatus.CANCELLED, 1, 0)
+    assert (row.status, row.attempt, row.due_at) == (Status.CANCELLED, 2, None)
+    # It is final: nobody can replay it any more, and the second attempt is nobody's.
+    late = ledger.apply([happened(StepReplayed("a", 2)), happened(ok("a", 2))])
+    assert Verdict.ACCEPTED not in {outcome.verdict for outcome in late}
+    assert storage._runs["i"] == run
 
 
 def test_verdicts_are_counted() -> None:

@@ -151,7 +151,7 @@ class Checker:
             for one in self.runs.values()
         ):
             self._history.bit("two versions at once")
-        if is_replay(old, new):
+        if is_replay(old, new, self._dispatches.to_cancel):
             self._history.bit("replay of a dead letter")
             self._replayed.add((new.instance_id, self._commit))
             self._run_ended.pop(new.instance_id, None)

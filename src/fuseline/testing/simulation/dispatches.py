@@ -1,4 +1,4 @@
-"""Which dispatches were acknowledged to their callers, and which commands about them are still somebody's."""
+"""Which dispatches were acknowledged to their callers, which commands about them are somebody's, who asked for an end."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from fuseline.model.status import Status
 
 
 class Dispatches:
-    """A dispatch that is still somebody's answers for what starts its run: it comes again if he is killed."""
+    """A dispatch that is still somebody's answers for what starts its run: it comes again if he is killed.
+
+    `to_cancel`: the runs whose cancellation was asked for, however that was answered.
+    """
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()  # by run: one command may be there twice
         self._acknowledged: set[str] = set()
+        self.to_cancel: set[str] = set()
 
     def queued(self, message_id: str) -> None:
         """RabbitMQ has a message."""
         if (i := _run_of(message_id)) is not None:
             self._open[i] += 1
+        elif (i := _run_of(message_id, "cancel")) is not None:
+            self.to_cancel.add(i)
 
     def settled(self, message_id: str) -> str | None:
         """Its receiver let it go; the run that it was about, if it was a dispatch."""
@@ -42,6 +48,6 @@ def unsent(i: str, starts: Iterable[str], rows: Mapping[str, StepRow], sent: Con
     return [row.name for row in waiting if row.attempt == 1 and f"{i}/{row.name}/1" not in sent]
 
 
-def _run_of(message_id: str) -> str | None:
+def _run_of(message_id: str, command: str = "dispatch") -> str | None:
     what, *rest = message_id.split("/")
-    return rest[0] if what == "dispatch" else None
+    return rest[0] if what == command else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from random import Random
 from typing import Final
 
@@ -29,14 +29,13 @@ def plan_replays(room: Room, seed: int) -> None:
         room.world.at(at, room.on_client, SimClient.replay_latest)
 
 
-def is_replay(old: RunRow | None, new: RunRow) -> bool:
-    """Whether a run goes on that has failed, and counts it."""
-    return (
-        old is not None
-        and old.status is RunStatus.FAILED
-        and new.status is RunStatus.RUNNING
-        and new.replays == old.replays + 1
-    )
+def is_replay(old: RunRow | None, new: RunRow, to_cancel: Container[str]) -> bool:
+    """Whether a run goes on that has failed, and counts it; in `to_cancel` are the runs that somebody wants to end."""
+    if old is None or old.status is not RunStatus.FAILED or new.replays != old.replays + 1:
+        return False
+    # Commands that came together share a transaction, and rows say only how it ended. Reports and timers have their own.
+    was_cancelled = new.status is RunStatus.CANCELLED and new.instance_id in to_cancel
+    return new.status is RunStatus.RUNNING or was_cancelled
 
 
 def standing(rows: Mapping[str, StepRow]) -> dict[str, StepRow]:
