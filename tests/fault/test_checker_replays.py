@@ -85,6 +85,64 @@ def test_what_a_replay_had_decided_anew_may_be_skipped_then() -> None:
     assert {name: found for name, found in judge(decided_anew()).items() if found} == {}
 
 
+def cancelled_at_once() -> Facts:
+    """As replayed, but somebody cancelled the run before the replay was carried out: one transaction has both."""
+    facts = replayed()
+    facts.changes = [one for one in facts.changes if one.tx < 5]
+    ends = [run("CANCELLED", replays=1), step("b", "CANCELLED", attempt=2, holder=None), letter("replayed")]
+    facts.changes += [
+        Change(0, BEGAN + 5, 5, table, "UPDATE", RUN, body.get("name"), body)
+        for table, body in zip(("runs", "steps", "dead_letters"), ends, strict=True)
+    ]
+    facts.runs = [ends[0]]
+    facts.steps = [row for row in facts.steps if row["name"] != "b"] + [ends[1]]
+    facts.asked[RUN].cancels = 1
+    facts.views[RUN]["state"] = "CANCELLED"
+    facts.views[RUN]["steps"]["b"] = {"state": "CANCELLED", "attempt": 2, "result": None, "action": None}
+    del facts.executions[-2:]
+    facts.events[1]["state"] = "CANCELLED"
+    return facts
+
+
+def test_a_run_that_is_replayed_may_be_cancelled_in_the_same_transaction() -> None:
+    """P3: it was set going again all the same, though no row says so."""
+    assert {name: found for name, found in judge(cancelled_at_once()).items() if found} == {}
+
+
+def cancel_unasked(facts: Facts) -> None:
+    facts.asked[RUN].cancels = 0
+
+
+def _last_headers(facts: Facts) -> list[dict[str, Any]]:
+    return [*facts.runs, *(one.body for one in facts.changes if (one.tx, one.table) == (5, "runs"))]
+
+
+def end_otherwise(facts: Facts) -> None:
+    for row in _last_headers(facts):
+        row["status"] = "SUCCEEDED"
+
+
+def cancel_without_a_replay(facts: Facts) -> None:
+    for row in _last_headers(facts):
+        row["replays"] = 0
+
+
+@pytest.mark.parametrize(
+    ("name", "doctor"),
+    [
+        ("endings_are_the_graphs", cancel_unasked),
+        ("terminal_states_stay", end_otherwise),
+        ("terminal_states_stay", cancel_without_a_replay),
+    ],
+)
+def test_another_end_in_the_transaction_of_a_replay_is_found(
+    name: str, doctor: Callable[[Facts], None]
+) -> None:
+    facts = copy.deepcopy(cancelled_at_once())
+    doctor(facts)
+    assert judge(facts)[name]
+
+
 def replay_unasked(facts: Facts) -> None:
     facts.asked[RUN].replays = 0
 
