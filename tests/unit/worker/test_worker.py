@@ -206,14 +206,14 @@ def test_an_engine_that_was_forgotten_registers_again(broker: FiveMethods) -> No
 
 
 def test_worker_and_engine_finish_a_run_of_a_memory_broker() -> None:
-    broker = MemoryBroker()
-    executes: list[Callable[[], int]] = [
-        lambda: Worker(broker, flows.chain).run_until_idle(),
-        lambda: ProcessEngine(LocalBrokerClient(broker), [flows.chain]).work(block=False),
-    ]
-    for execute in executes:
-        run_id = broker.dispatch_workflow(flows.chain.to_schema(), {"value": 1})
-        assert execute() == 3
-        run = broker.get_run(run_id)
-        assert run.state is RunStatus.SUCCEEDED
-        assert run.steps["third"].result["b"] == 20
+    with MemoryBroker() as broker:
+        executes: list[Callable[[], int]] = [
+            lambda: Worker(broker, flows.chain).run_until_idle(),
+            lambda: ProcessEngine(LocalBrokerClient(broker), [flows.chain]).work(block=False),
+        ]
+        for execute in executes:
+            run_id = broker.dispatch_workflow(flows.chain.to_schema(), {"value": 1})
+            assert execute() == 3
+            run = broker.get_run(run_id)
+            assert run.state is RunStatus.SUCCEEDED
+            assert run.steps["third"].result["b"] == 20

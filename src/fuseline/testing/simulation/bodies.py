@@ -111,14 +111,13 @@ class _Body:
 class SimExecutor(Executor):
     """Bodies in virtual time."""
 
-    def __init__(self, process: Process, bodies: Bodies, concurrency: int) -> None:
+    def __init__(self, process: Process, bodies: Bodies, concurrency: int, tick_seconds: float = 0.0) -> None:
         self._process = process
         self._bodies = bodies
         self._abandoned = 0
         self._running = 0
         self._concurrency = concurrency
-        # On some workers bodies end by the tick of a clock, so that several do at once, as on a busy one.
-        self._tick_seconds = process.world.random.choice((0.0, 0.0, 0.05, 0.5))
+        self._tick_seconds = tick_seconds
 
     @property
     def abandoned(self) -> int:

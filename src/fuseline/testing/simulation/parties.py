@@ -87,6 +87,7 @@ class SimWorker(Process):
         schemas: Sequence[WorkflowSchema],
         concurrency: int,
         fusion_hops: int = 0,
+        tick_seconds: float = 0.0,
     ) -> None:
         super().__init__(machines.world, machines.server, name)
         world, topology = machines.world, machines.topology
@@ -94,7 +95,7 @@ class SimWorker(Process):
         self._concurrency = concurrency
         sealer = Sealer(world.clock, 1_000_000, name)
         self._catalog = SimCatalog(schemas, machines.bodies, sealer)
-        executor = SimExecutor(self, machines.bodies, concurrency)
+        executor = SimExecutor(self, machines.bodies, concurrency, tick_seconds)
         slots = Slots(concurrency, executor, executor)
         self._options = Options(
             concurrency,

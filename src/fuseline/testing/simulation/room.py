@@ -92,7 +92,8 @@ class Room:
         if len(schemas) > 1 and not self.is_healed and random.random() < 0.15:
             self._has_old_worker = True
             schemas.pop()  # an old worker, which does not know the newest version yet
-        return SimWorker(self.machines, name, schemas, concurrency, self.work.fusion_hops)
+        work = self.work
+        return SimWorker(self.machines, name, schemas, concurrency, work.fusion_hops, work.tick_seconds)
 
     def _client(self) -> SimClient | None:
         client = self.processes["client"]

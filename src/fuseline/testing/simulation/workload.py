@@ -48,12 +48,14 @@ class PlannedRun:
 class Workload:
     """One seed's work. `versions`: each (workflow_id, version) with its definitions, which differ in policies alone.
 
-    `fusion_hops`: how far workers go on with chains.
+    `fusion_hops`: how far workers go on with chains. `tick_seconds`: by the tick of which clock bodies end, so that several
+    do at once, as on a busy worker; 0: each at its own time.
     """
 
     versions: dict[tuple[str, str], list[WorkflowSchema]] = field(default_factory=dict)
     runs: list[PlannedRun] = field(default_factory=list)
     fusion_hops: int = 0
+    tick_seconds: float = 0.0
 
 
 def make_workload(random: Random, horizon_seconds: float) -> Workload:
@@ -81,6 +83,7 @@ def make_workload(random: Random, horizon_seconds: float) -> Workload:
             run.cancel_at = at + random.random() * horizon_seconds * 0.5
         work.runs.append(run)
     work.fusion_hops = random.choice((0, 1, 3, 20, 20))
+    work.tick_seconds = random.choice((0.0, 0.0, 0.05, 0.5))
     return work
 
 
