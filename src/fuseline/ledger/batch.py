@@ -79,7 +79,7 @@ class Batch(Decider):
         effect = QueueStep(name, attempt)
         if plan.step(name) is None:
             return None
-        self._load_payloads([(Outcome(i, Verdict.ACCEPTED), plan, effect)])
+        self._load_payloads([(Outcome(i, Verdict.ACCEPTED), plan, [effect])])
         return self._assignment(i, plan, effect)
 
     # ---- loading

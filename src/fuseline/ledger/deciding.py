@@ -19,6 +19,7 @@ from fuseline.model.status import Status
 from fuseline.storage.base import Key, Wanted
 
 Pair = tuple[Outcome, Decision | None]
+Queued = tuple[Outcome, Plan, list[QueueStep]]
 
 
 class Decider(ABC):
@@ -55,17 +56,22 @@ class Decider(ABC):
         return self._decide_event(plan, snapshot, event)
 
     def _decide_event(self, plan: Plan, snapshot: Snapshot, event: Event) -> Pair:
-        outcome = Outcome(
-            snapshot.run.instance_id, Verdict.UNKNOWN, workflow_id=plan.workflow_id, version=plan.version
-        )
+        i = snapshot.run.instance_id
         row = snapshot.steps.get(getattr(event, "step", ""))
         try:
             decision = self._decide_loading(plan, snapshot, event)
         except CallerError as error:
-            outcome.error, outcome.reason = error, str(error)
-            return outcome, None
-        outcome.queued_at = None if row is None else row.queued_at
-        outcome.verdict, outcome.reason, outcome.notices = decision.verdict, decision.reason, decision.notices
+            key = plan.workflow_id, plan.version
+            return Outcome(i, Verdict.UNKNOWN, str(error), *key, error=error), None
+        outcome = Outcome(
+            i,
+            decision.verdict,
+            decision.reason,
+            plan.workflow_id,
+            plan.version,
+            queued_at=None if row is None else row.queued_at,
+            notices=decision.notices,
+        )
         self._merge(snapshot, decision)
         return outcome, decision
 
@@ -112,46 +118,57 @@ class Decider(ABC):
     # ---- handing out
 
     def _hand_out(self, pairs: list[Pair]) -> None:
-        queued: list[tuple[Outcome, Plan, QueueStep]] = []
+        queued: list[Queued] = []
         for outcome, decision in pairs:
-            for effect in decision.effects if decision is not None else ():
+            if decision is None or not decision.effects:
+                continue
+            rows = self.snapshots[outcome.instance_id].steps
+            mine: list[QueueStep] = []
+            for effect in decision.effects:
                 if isinstance(effect, QueueStep):
-                    row = self.snapshots[outcome.instance_id].steps.get(effect.step)
+                    row = rows.get(effect.step)
                     # A later event of the same batch may have ended it before it went out.
                     if row is not None and row.status is Status.QUEUED and row.attempt == effect.attempt:
-                        queued.append((outcome, self._plan(outcome.workflow_id, outcome.version), effect))
+                        mine.append(effect)
                 elif isinstance(effect, StopSteps):
                     outcome.stop = effect
                 elif isinstance(effect, StopHolder):
                     outcome.stop_holders.append(effect)
                 elif isinstance(effect, FinishRun):
                     outcome.finished = effect.status
+            if mine:
+                queued.append((outcome, self._plan(outcome.workflow_id, outcome.version), mine))
         if queued:
             self._load_payloads(queued)
-        for outcome, plan, effect in queued:
-            outcome.assignments.append(self._assignment(outcome.instance_id, plan, effect))
-            step = plan.steps.get(effect.step)
-            if step is not None and step.expiry_seconds is not None:
-                outcome.expiry_seconds[effect.step] = step.expiry_seconds
-            if effect.again:
-                outcome.offered_again.add(effect.step)
+        for outcome, plan, mine in queued:
+            for effect in mine:
+                outcome.assignments.append(self._assignment(outcome.instance_id, plan, effect))
+                step = plan.steps[effect.step]
+                if step.expiry_seconds is not None:
+                    outcome.expiry_seconds[effect.step] = step.expiry_seconds
+                if effect.again:
+                    outcome.offered_again.add(effect.step)
 
-    def _load_payloads(self, queued: list[tuple[Outcome, Plan, QueueStep]]) -> None:
+    def _load_payloads(self, queued: list[Queued]) -> None:
         want_inputs: set[str] = set()
         want_steps: set[Key] = set()
         want_joins: set[Key] = set()
-        for outcome, plan, effect in queued:
+        for outcome, plan, effects in queued:
             i = outcome.instance_id
             if i not in self.inputs:
                 want_inputs.add(i)
-            step, snapshot = plan.step(effect.step), self.snapshots[i]
-            if step is None or snapshot.whole:
+            snapshot = self.snapshots[i]
+            if snapshot.whole:
                 continue
-            for name in step.predecessors:
-                if name not in snapshot.steps:
-                    want_steps.add((i, name))
-            if step.groups and step.needs_counter and step.name not in snapshot.joins:
-                want_joins.add((i, step.name))
+            for effect in effects:
+                step = plan.step(effect.step)
+                if step is None:
+                    continue
+                for name in step.predecessors:
+                    if name not in snapshot.steps:
+                        want_steps.add((i, name))
+                if step.groups and step.needs_counter and step.name not in snapshot.joins:
+                    want_joins.add((i, step.name))
         if want_inputs or want_steps or want_joins:
             self._load(Wanted(steps=want_steps, joins=want_joins, inputs=want_inputs))
 
