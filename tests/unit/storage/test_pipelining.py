@@ -125,6 +125,22 @@ def test_a_statement_that_fails_undoes_all_and_leaves_the_connection_usable(
     assert connection.execute("SELECT n FROM kept").fetchall() == [(2,)]
 
 
+@pytest.mark.parametrize("looks", [True, False], ids=["an answer is looked at", "only the end"])
+def test_what_fails_when_the_server_commits_is_an_error(
+    connection: psycopg.Connection[Any], prepared: Prepared, looks: bool
+) -> None:
+    """P4: a statement that is its own transaction has its answer before it is committed, and that may fail still."""
+    connection.execute("ALTER TABLE kept ADD CONSTRAINT alone UNIQUE (n) DEFERRABLE INITIALLY DEFERRED")
+    connection.execute("INSERT INTO kept VALUES (1)")
+    pipeline = Pipeline(connection, prepared, begin=False)
+    answer = pipeline.execute(PUT, {"n": 1})
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        answer.rows() if looks else pipeline.finish()
+    pipeline.abandon()
+    assert is_unused(connection)
+    assert connection.execute("SELECT n FROM kept").fetchall() == [(1,)]
+
+
 def test_a_read_that_fails_leaves_the_connection_usable(
     connection: psycopg.Connection[Any], prepared: Prepared
 ) -> None:

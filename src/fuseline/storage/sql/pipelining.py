@@ -73,7 +73,8 @@ class Answer:
 class Pipeline:
     """What is executed on `connection`, which nobody else uses meanwhile; end it with `commit`, `finish` or `abandon`.
 
-    With `begin` all of it is one transaction; without, it is for reads, each of which sees what is committed by then.
+    With `begin` all of it is one transaction. Without, it is for reads, each of which sees what is committed by then, or for
+    one statement that writes, and is committed with its answer.
     """
 
     def __init__(self, connection: psycopg.Connection[Any], prepared: Prepared, *, begin: bool) -> None:
@@ -150,7 +151,10 @@ class Pipeline:
     def _synchronise(self) -> None:
         self._send_sync()
         self._connection.wait(self._receive())
-        self._connection.wait(self._come_back())
+        failed = self._connection.wait(self._come_back())
+        if failed is not None:
+            # Where there was no BEGIN it is here that the server commits: after the statement's own answer.
+            raise error_from_result(failed, encoding=self._encoding)
 
     def _receive(self) -> PQGen[None]:
         yield from generators.send(self._pg)
@@ -166,13 +170,17 @@ class Pipeline:
             if (answer := self._waiting.popleft()) is not None:
                 answer.result = result
 
-    def _come_back(self) -> PQGen[None]:
-        """Past whatever else is under way, to the end of what was sent."""
+    def _come_back(self) -> PQGen[PGresult | None]:
+        """Past whatever else is under way, to the end of what was sent; what failed on the way, if anything did."""
+        failed = None
         yield from generators.send(self._pg)
         while self._syncs:
             result = yield from self._next()
             if result.status == ExecStatus.PIPELINE_SYNC:
                 self._syncs -= 1
+            elif result.status in _FAILED:
+                failed = failed or result
+        return failed
 
     def _next(self) -> PQGen[PGresult]:
         for _ in range(2):  # a wait that was interrupted may have left the end of an answer
@@ -205,7 +213,9 @@ def _numbered(text: str) -> tuple[bytes, tuple[str, ...]]:
     return _PARAMETER.sub(number, text).encode(), tuple(names)
 
 
-def _dumped(value: Any, encoding: str) -> bytes:
+def _dumped(value: Any, encoding: str) -> bytes | None:
+    if value is None:
+        return None
     if isinstance(value, list):
         value = _array(value)
     elif not isinstance(value, str):
