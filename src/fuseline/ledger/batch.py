@@ -92,6 +92,8 @@ class Batch(Decider):
             found = self.tx.load(want)
             snapshots.update((i, Snapshot(run)) for i, run in found.runs.items())
             self._put(want, found)
+            if found.is_partial:
+                return
         want_steps: set[Key] = set()
         want_joins: set[Key] = set()
         for item in items:
@@ -155,13 +157,13 @@ class Batch(Decider):
 
     def _put(self, want: Wanted, found: Loaded) -> None:
         snapshots = self.snapshots
-        for key in want.steps:
+        for key in found.steps if found.is_partial else want.steps:
             if (snapshot := snapshots.get(key[0])) is not None:
                 snapshot.steps.setdefault(key[1], found.steps.get(key))
-        for key in want.joins:
+        for key in () if found.is_partial else want.joins:
             if (snapshot := snapshots.get(key[0])) is not None:
                 snapshot.joins.setdefault(key[1], found.joins.get(key))
-        if want.inputs:
+        if found.inputs:
             self.inputs.update(found.inputs)
         if want.whole:
             for (i, name), step in found.steps.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from fuseline.clock import Clock
 from fuseline.engine import Plan, Rules
@@ -16,7 +17,10 @@ from fuseline.ledger.items import Dispatch, Occurrence, Outcome, Then
 from fuseline.model.messages import StepAssignment
 from fuseline.model.schema import WorkflowSchema
 from fuseline.model.views import WorkerView
-from fuseline.storage.base import Due, RuntimeStorage, Transaction
+from fuseline.storage.base import Due, NotRemembered, RuntimeStorage, Transaction
+
+MAX_RECALLED: Final = 20
+"""Events of one run that are tried on what storage remembers: more are of a wide run, of which it remembers little."""
 
 Renewals = Callable[[Due], float | None]
 """Until when heartbeats have carried a lease; None: nobody has heard of its holder."""
@@ -72,14 +76,32 @@ class Ledger:
         """
         doubts = self.doubts
         try:
-            with self.storage.transaction() as tx:
-                outcomes = self._batch(tx).run(items, then)
-                self.doubts += 1
+            outcomes = self._apply_recalled(items) if then is None else None
+            if outcomes is None:
+                self.doubts = doubts
+                with self.storage.transaction() as tx:
+                    outcomes = self._batch(tx).run(items, then)
+                    self.doubts += 1
         except CallerError:  # it is rolled back
             self.doubts = doubts
             raise
         self.doubts = doubts
         self._count(outcomes)
+        return outcomes
+
+    def _apply_recalled(self, items: Sequence[Dispatch | Occurrence]) -> list[Outcome] | None:
+        """What happened to one run, decided on what storage remembers of it. None: nothing is done."""
+        i = items[0].instance_id if items else None
+        if len(items) > MAX_RECALLED or any(
+            type(item) is Dispatch or item.instance_id != i for item in items
+        ):
+            return None
+        try:
+            with self.storage.recalled() as tx:
+                outcomes = self._batch(tx).run(items)
+                self.doubts += 1
+        except NotRemembered:
+            return None
         return outcomes
 
     def apply_due(self, limit: int = 500, renewals: Renewals = _no_renewals) -> list[Outcome]:

@@ -7,6 +7,7 @@ of a batch is committed at once or not at all (P3, P4).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,16 @@ from fuseline.errors import UnsupportedError
 from fuseline.model.status import DeadLetterReason, DeadLetterState, RunStatus
 from fuseline.model.views import WorkerView
 from fuseline.storage.thin import ThinMethods
-from fuseline.storage.transaction import Changes, Due, Key, Loaded, StoredSchema, Transaction, Wanted
+from fuseline.storage.transaction import (
+    Changes,
+    Due,
+    Key,
+    Loaded,
+    NotRemembered,
+    StoredSchema,
+    Transaction,
+    Wanted,
+)
 
 __all__ = [
     "Changes",
@@ -23,6 +33,7 @@ __all__ = [
     "Key",
     "Loaded",
     "LetterQuery",
+    "NotRemembered",
     "RuntimeStorage",
     "StoredLetter",
     "StoredRun",
@@ -125,6 +136,15 @@ class RuntimeStorage(ThinMethods, ABC):
         Returns how many were deleted; call again until it is 0. Transactions are bounded: a large run takes several, and
         its header goes with the last. Runs that are locked elsewhere stay for the next time.
         """
+
+    def recalled(self) -> AbstractContextManager[Transaction]:
+        """A transaction that reads nothing: its rows are those that this object remembers. Its end is one round trip, and
+        writes only if they are as they were.
+
+        For who applies events of one run and calls `transaction` when it raises `NotRemembered`, inside of the `with` block
+        or at its end; nothing is changed then. A storage that has nothing to gain from it remembers nothing.
+        """
+        raise NotRemembered
 
     def now(self) -> float:
         """The database's own clock. Raises `UnsupportedError` for a storage that has none but this machine's."""

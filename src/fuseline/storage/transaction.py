@@ -16,6 +16,10 @@ Key = tuple[str, str]
 """(instance_id, step name)."""
 
 
+class NotRemembered(Exception):
+    """Not an error: from memory alone it cannot be done. Nothing is changed; do it in a transaction that reads."""
+
+
 @dataclass(slots=True)
 class Wanted:
     """Rows to load.
@@ -38,13 +42,17 @@ class Wanted:
 
 @dataclass(slots=True)
 class Loaded:
-    """The rows that exist; a key that is missing here has no row. The receiver must not change the rows it gets."""
+    """The rows that exist; a key that is missing here has no row. The receiver must not change the rows it gets.
+
+    `is_partial`: a key that is missing may have a row all the same, and is to be loaded if it turns out to be needed.
+    """
 
     runs: dict[str, RunRow] = field(default_factory=dict)
     steps: dict[Key, StepRow] = field(default_factory=dict)
     joins: dict[Key, JoinRow] = field(default_factory=dict)
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     letters: dict[str, dict[LetterKey, DeadLetter]] = field(default_factory=dict)
+    is_partial: bool = False
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from tests.integration.amqp.harness import SECONDS, delete_topology, wait_until
 MANY_SECONDS = 90.0
 
 # For one hop of a lone run, at most: the dispatch, the registration and so on are counted apart.
-STATEMENTS_A_HOP = 4
+STATEMENTS_A_HOP = 1
 STATEMENTS_A_BATCH = 5  # of reports and dispatches that came together, however many
 COMMITS_A_HOP = 1
 PUBLISHED_BY_COORDINATOR_A_HOP = 2  # the assignment, and each 50 ms a probe whether anybody listens to events

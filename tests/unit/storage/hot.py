@@ -9,6 +9,7 @@ from typing import Any
 
 from fuseline.storage import PostgresRuntimeStorage
 from fuseline.storage.sql.statements import Statement
+from fuseline.storage.sql.tables import runs, steps
 from tests.unit.storage.filling import OPEN_OF, TABLES, plan_nodes
 
 OPEN = [f"run-{number * OPEN_OF:09}" for number in range(1, 6)]
@@ -21,6 +22,19 @@ _STEP = {
     "attempt": 1,
     "failures": 0,
     "losses": 0,
+}
+_SWAP = {
+    **{f"run_{name}": value for name, value in _ONE_RUN.items()},
+    **dict.fromkeys(
+        ("run_created_at", "run_due_at", "step_holder", "step_queued_at", "step_started_at", "step_due_at")
+    ),
+    **{f"step_{name}": value for name, value in _STEP.items()},
+    **{
+        f"{prefix}_{column.name}": None
+        for prefix, table in (("set", steps), ("header", runs))
+        for column in table.columns
+    },
+    "rows": json.dumps([_STEP | {"name": "s4"}]),
 }
 _JOIN = {"name": "s2", "unresolved": 0, "met": 2, "failed": 0, "fired": True, "groups": "{}"}
 
@@ -36,6 +50,8 @@ HOT: Mapping[str, Mapping[str, Any]] = {
     "update_runs": {"rows": json.dumps([_ONE_RUN])},
     "put_steps": {"rows": json.dumps([_STEP])},
     "put_joins": {"rows": json.dumps([{"instance_id": OPEN[0], **_JOIN}])},
+    "swap_steps": _SWAP,
+    "swap_all": _SWAP,
     "next_due": {},
     "lock_due_runs": {"now": 1.0, "limit": 500},
     "lock_due_steps": {"now": 1.0, "limit": 500},

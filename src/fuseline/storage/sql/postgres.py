@@ -20,11 +20,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool
 
 from fuseline.errors import CallerError, FatalError, FuselineError, MigrationError, StorageUnavailableError
+from fuseline.storage.recollection import RecalledTransaction, Recollection, Swap
 from fuseline.storage.sql.migrating import bring_up_to_date, check_revision, find_revision
 from fuseline.storage.sql.pipelining import Answer, Pipeline, Prepared, is_unused
 from fuseline.storage.sql.session import Row, Session
-from fuseline.storage.sql.statements import PostgresStatements, Statement
+from fuseline.storage.sql.statements import Statement
 from fuseline.storage.sql.storage import SqlRuntimeStorage
+from fuseline.storage.sql.swapping import NotingTransaction, SwappingStatements, new_rows, values_of
+from fuseline.storage.transaction import NotRemembered, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
                 bring_up_to_date(upgrading)
         engine = postgres_engine(make_url(url), pool_size=pool_size)
         super().__init__(engine, _statements())
+        self._recollection = Recollection()
         try:
             with explained(), engine.connect() as connection:
                 check_revision(find_revision(connection))
@@ -99,7 +103,37 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
         self.commits += 1
 
     @contextmanager
-    def _session(self, *, begin: bool) -> Iterator[tuple[Session, Pipeline]]:
+    def transaction(self) -> Iterator[Transaction]:
+        with self._writing() as session:
+            unit = NotingTransaction(session, self._sql)
+            yield unit
+        for changes in unit.saved:
+            self._recollection.wrote(changes, unit.read)
+
+    @contextmanager
+    def recalled(self) -> Iterator[Transaction]:
+        """See `RuntimeStorage.recalled`: one statement (`swapping`)."""
+        if self._recollection.is_paused():
+            raise NotRemembered
+        unit = RecalledTransaction(self._recollection)
+        yield unit
+        swap = unit.swap()
+        i = swap.seen_run.instance_id
+        try:
+            with self._session(begin=False) as (session, pipeline):
+                is_done = session.swap(swap)
+                pipeline.finish()
+        except BaseException:
+            self._recollection.forget(i)
+            raise
+        if not is_done:
+            self._recollection.missed(i)
+            raise NotRemembered
+        self.commits += 1
+        self._recollection.wrote(swap.changes, swap.seen)
+
+    @contextmanager
+    def _session(self, *, begin: bool) -> Iterator[tuple[_PostgresSession, Pipeline]]:
         with self._connected() as (driver, prepared):
             pipeline = Pipeline(driver, prepared, begin=begin)
             session = _PostgresSession(pipeline)
@@ -189,8 +223,7 @@ class _PostgresSession(Session):
         return self._execute(statement, parameters).count
 
     def write(self, statement: Statement, rows: Sequence[Row]) -> None:
-        columns = statement.columns
-        text = _dumps([dict(zip(columns, row, strict=True)) for row in rows])
+        text = _text(statement, rows)
         if len(text) > STATEMENT_BYTES and len(rows) > 1:
             half = len(rows) // 2
             self.write(statement, rows[:half])
@@ -199,8 +232,14 @@ class _PostgresSession(Session):
             self._execute(statement, {"rows": text})
 
     def write_one(self, statement: Statement, row: Row) -> bool:
-        text = _dumps([dict(zip(statement.columns, row, strict=True))])
-        return self._execute(statement, {"rows": text}).count > 0
+        return self._execute(statement, {"rows": _text(statement, [row])}).count > 0
+
+    def swap(self, swap: Swap) -> bool:
+        """Whether the rows were as they were seen; then it is written."""
+        statement = _statements().swap_steps if swap.run is None else _statements().swap_all
+        return (
+            self._execute(statement, values_of(swap) | {"rows": _text(statement, new_rows(swap))}).count > 0
+        )
 
     def _execute(self, statement: Statement, parameters: dict[str, Any]) -> Answer:
         self.executed += 1
@@ -210,6 +249,10 @@ class _PostgresSession(Session):
 def _keys(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     pairs = list(keys)
     return {"firsts": [pair[0] for pair in pairs], "seconds": [pair[1] for pair in pairs]}
+
+
+def _text(statement: Statement, values: Sequence[Row]) -> str:
+    return _dumps([dict(zip(statement.columns, row, strict=True)) for row in values])
 
 
 def _dumps(rows: list[dict[str, Any]]) -> str:
@@ -227,8 +270,8 @@ def _dumps(rows: list[dict[str, Any]]) -> str:
 
 
 @cache
-def _statements() -> PostgresStatements:
-    return PostgresStatements()
+def _statements() -> SwappingStatements:
+    return SwappingStatements()
 
 
 def postgres_engine(url: URL, *, for_one: bool = False, pool_size: int = 10) -> Engine:

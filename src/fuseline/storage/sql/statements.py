@@ -76,14 +76,12 @@ class Statements(ABC):
         self.load_runs_locked = self._listed(lambda: self._load_runs().with_for_update())
         self.load_inputs = self._listed(lambda: select(inputs).where(among(inputs.c.instance_id, "ids")))
         self.load_steps = self._listed(lambda: self._of_keys(steps))
-        self.load_steps_locked = self._compile(self._of_keys(steps).with_for_update(of=steps))
+        self.load_steps_locked = self.compile(self._of_keys(steps).with_for_update(of=steps))
         self.load_joins = self._listed(lambda: self._of_keys(joins))
         self.load_all_steps = self._listed(lambda: select(steps).where(among(steps.c.instance_id, "ids")))
         self.load_all_joins = self._listed(lambda: select(joins).where(among(joins.c.instance_id, "ids")))
-        self.load_letters = self._compile(
-            select(dead_letters).where(among(dead_letters.c.instance_id, "ids"))
-        )
-        self.read_letter = self._compile(
+        self.load_letters = self.compile(select(dead_letters).where(among(dead_letters.c.instance_id, "ids")))
+        self.read_letter = self.compile(
             select(dead_letters).where(dead_letters.c.letter_id == bindparam("letter_id", type_=String))
         )
 
@@ -94,37 +92,37 @@ class Statements(ABC):
         self.put_joins = self._put(joins)
         self.put_letters = self._put(dead_letters)
 
-        self.next_due = self._compile(_next_due())
-        self.lock_due_runs = self._compile(_due_runs().with_for_update(skip_locked=True))
-        self.lock_due_steps = self._compile(_runs_of_due_steps().with_for_update(of=runs, skip_locked=True))
-        self.due_runs = self._compile(_due_runs(among(runs.c.instance_id, "ids")))
-        self.due_steps = self._compile(_due_steps(among(steps.c.instance_id, "ids")))
-        self.take_queued = self._compile(_queued_of().with_for_update(of=steps, skip_locked=True))
+        self.next_due = self.compile(_next_due())
+        self.lock_due_runs = self.compile(_due_runs().with_for_update(skip_locked=True))
+        self.lock_due_steps = self.compile(_runs_of_due_steps().with_for_update(of=runs, skip_locked=True))
+        self.due_runs = self.compile(_due_runs(among(runs.c.instance_id, "ids")))
+        self.due_steps = self.compile(_due_steps(among(steps.c.instance_id, "ids")))
+        self.take_queued = self.compile(_queued_of().with_for_update(of=steps, skip_locked=True))
         one_run = steps.c.instance_id == bindparam("instance_id", type_=String)
-        self.take_queued_of_run = self._compile(
+        self.take_queued_of_run = self.compile(
             _queued_of(one_run).with_for_update(of=steps, skip_locked=True)
         )
-        self.list_queued = self._compile(_queued_after())
+        self.list_queued = self.compile(_queued_after())
 
-        self.load_schemas = self._compile(self._schemas_of_keys().with_for_update(read=True))
-        self.load_schemas_to_change = self._compile(self._schemas_of_keys().with_for_update())
-        self.list_schemas = self._compile(select(schemas).order_by(schemas.c.workflow_id, schemas.c.version))
+        self.load_schemas = self.compile(self._schemas_of_keys().with_for_update(read=True))
+        self.load_schemas_to_change = self.compile(self._schemas_of_keys().with_for_update())
+        self.list_schemas = self.compile(select(schemas).order_by(schemas.c.workflow_id, schemas.c.version))
         self.put_schema = self._put(schemas, keep=("registered_at",))
         self.put_same_schema = self._put(schemas, keep=("registered_at",), only_same="body")
         self.put_workers = self._put(workers)
         self.touch_workers = self._update(workers, ("worker_id", "last_seen_at"), 1)
-        self.delete_workers = self._compile(delete(workers).where(among(workers.c.worker_id, "ids")))
-        self.list_workers = self._compile(select(workers).order_by(workers.c.worker_id))
+        self.delete_workers = self.compile(delete(workers).where(among(workers.c.worker_id, "ids")))
+        self.list_workers = self.compile(select(workers).order_by(workers.c.worker_id))
 
-        self.count_runs = self._compile(select(runs.c.status, func.count()).group_by(runs.c.status))
-        self.now = self._compile(select(cast(func.extract("epoch", func.clock_timestamp()), Double)))
+        self.count_runs = self.compile(select(runs.c.status, func.count()).group_by(runs.c.status))
+        self.now = self.compile(select(cast(func.extract("epoch", func.clock_timestamp()), Double)))
 
-        self.lock_old_runs = self._compile(_old_runs().with_for_update(skip_locked=True))
-        self.purge_steps = self._compile(self._purge(steps))
-        self.purge_joins = self._compile(self._purge(joins))
-        self.purge_letters = self._compile(self._purge(dead_letters))
-        self.purge_inputs = self._compile(delete(inputs).where(among(inputs.c.instance_id, "ids")))
-        self.purge_runs = self._compile(delete(runs).where(among(runs.c.instance_id, "ids")))
+        self.lock_old_runs = self.compile(_old_runs().with_for_update(skip_locked=True))
+        self.purge_steps = self.compile(self._purge(steps))
+        self.purge_joins = self.compile(self._purge(joins))
+        self.purge_letters = self.compile(self._purge(dead_letters))
+        self.purge_inputs = self.compile(delete(inputs).where(among(inputs.c.instance_id, "ids")))
+        self.purge_runs = self.compile(delete(runs).where(among(runs.c.instance_id, "ids")))
 
     @functools.cache  # noqa: B019 - there is one instance for each kind of database
     def list_runs(self, workflow: bool, state: bool, before: bool) -> Statement:
@@ -136,7 +134,7 @@ class Statements(ABC):
             query = query.where(runs.c.status == bindparam("state"))
         if before:
             query = query.where(runs.c.instance_id < bindparam("before"))
-        return self._compile(query)
+        return self.compile(query)
 
     @functools.cache  # noqa: B019 - there is one instance for each kind of database
     def list_letters(self, *conditions: str) -> Statement:
@@ -148,7 +146,7 @@ class Statements(ABC):
                 query = query.where(dead_letters.c.letter_id < bindparam("before", type_=String))
             else:
                 query = query.where(dead_letters.c[name] == bindparam(name, type_=String))
-        return self._compile(query)
+        return self.compile(query)
 
     # ---- what differs
 
@@ -177,7 +175,8 @@ class Statements(ABC):
 
     # ---- what does not
 
-    def _compile(self, clause: ClauseElement, columns: Sequence[str] = ()) -> Statement:
+    def compile(self, clause: ClauseElement, columns: Sequence[str] = ()) -> Statement:
+        """A statement; `columns`: of the rows that it writes."""
         compiled: Any = clause.compile(dialect=self._dialect)
         fixed = {name: value for name, value in compiled.params.items() if value is not None}
         # Plain texts: SQLAlchemy's own kind of them is slow to write as JSON.
@@ -186,7 +185,7 @@ class Statements(ABC):
 
     def _listed(self, make: Callable[[], ClauseElement]) -> Statement:
         """A statement with a list."""
-        return self._compile(make())
+        return self.compile(make())
 
     def _load_runs(self) -> Select[Any]:
         return select(runs).where(self._among(runs.c.instance_id, "ids")).order_by(runs.c.instance_id)
@@ -297,19 +296,19 @@ class SqliteStatements(Statements):
 
     def _insert(self, table: Table) -> Statement:
         names = table.columns.keys()
-        return self._compile(insert(table).values({name: bindparam(name) for name in names}), names)
+        return self.compile(insert(table).values({name: bindparam(name) for name in names}), names)
 
     def _update(self, table: Table, columns: Sequence[str], keys: int) -> Statement:
         where = [table.c[name] == bindparam(f"k_{name}") for name in columns[:keys]]
         values: dict[str, Any] = {name: bindparam(f"v_{name}") for name in columns[keys:]}
-        made = self._compile(update(table).where(*where).values(values), columns)
+        made = self.compile(update(table).where(*where).values(values), columns)
         return replace(made, names=tuple(name[2:] for name in made.names))
 
     def _put(self, table: Table, keep: Sequence[str] = (), only_same: str | None = None) -> Statement:
         put = sqlite.insert(table).values({c: bindparam(c.name) for c in table.columns})
         changed = _changed(table, keep)
         where = None if only_same is None else table.c[only_same] == put.excluded[only_same]
-        return self._compile(
+        return self.compile(
             put.on_conflict_do_update(
                 index_elements=list(table.primary_key),
                 set_={name: put.excluded[name] for name in changed},
@@ -332,26 +331,27 @@ class PostgresStatements(Statements):
         lists = (bindparam("firsts", type_=ARRAY(String)), bindparam("seconds", type_=ARRAY(String)))
         return func.unnest(*lists).table_valued("first", "second", name="keys").render_derived()
 
-    def _rows(self, table: Table, columns: Sequence[str]) -> Any:
+    def rows_of(self, table: Table, columns: Sequence[str]) -> Any:
+        """A list of rows, with these columns of the table's, as a table itself."""
         typed = [column(name, table.c[name].type) for name in columns]
         text = cast(bindparam("rows", type_=String), JSON)
         return func.json_to_recordset(text).table_valued(*typed, name="new").render_derived(with_types=True)
 
     def _insert(self, table: Table) -> Statement:
         names = table.columns.keys()
-        return self._compile(insert(table).from_select(names, select(self._rows(table, names))), names)
+        return self.compile(insert(table).from_select(names, select(self.rows_of(table, names))), names)
 
     def _update(self, table: Table, columns: Sequence[str], keys: int) -> Statement:
-        new = self._rows(table, columns)
+        new = self.rows_of(table, columns)
         where = [table.c[name] == new.c[name] for name in columns[:keys]]
         values = {name: new.c[name] for name in columns[keys:]}
-        return self._compile(update(table).where(*where).values(values), columns)
+        return self.compile(update(table).where(*where).values(values), columns)
 
     def _put(self, table: Table, keep: Sequence[str] = (), only_same: str | None = None) -> Statement:
         names = table.columns.keys()
-        put = postgresql.insert(table).from_select(names, select(self._rows(table, names)))
+        put = postgresql.insert(table).from_select(names, select(self.rows_of(table, names)))
         where = None if only_same is None else table.c[only_same] == put.excluded[only_same]
-        return self._compile(
+        return self.compile(
             put.on_conflict_do_update(
                 index_elements=list(table.primary_key),
                 set_={name: put.excluded[name] for name in _changed(table, keep)},

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from fuseline.errors import StorageUnavailableError
-from fuseline.storage.base import Transaction
+from fuseline.storage.base import Changes, Loaded, NotRemembered, Transaction, Wanted
 from fuseline.storage.memory import MemoryRuntimeStorage
+from fuseline.storage.recollection import RecalledTransaction, Recollection
 from fuseline.testing.simulation.world import Process
 
 
@@ -27,15 +28,37 @@ class Database:
 
 
 class Session(MemoryRuntimeStorage):
-    """A coordinator's storage. All sessions have the same rows; the process may be killed before and after each commit."""
+    """A coordinator's storage. All sessions have the same rows; the process may be killed before and after each commit.
+
+    Each remembers what it wrote, as the one on PostgreSQL does, and is never shy to try it: the others write the same runs.
+    """
 
     # What is the session's own lies in slots, everything else in the dictionary that all of them share.
-    __slots__ = ("_database", "_process")
+    __slots__ = ("_database", "_process", "_recollection")
 
     def __init__(self, database: Database, process: Process) -> None:
         self.__dict__ = database.rows.__dict__
         self._database = database
         self._process = process
+        self._recollection = Recollection()
+
+    @contextmanager
+    def recalled(self) -> Iterator[Transaction]:
+        unit = RecalledTransaction(self._recollection)
+        yield unit
+        swap = unit.swap()
+        i, name = swap.seen_run.instance_id, swap.seen_step.name
+        with self.transaction() as tx:
+            found = tx.load(Wanted({i}, steps={(i, name)}))
+            is_as_seen = found == Loaded({i: swap.seen_run}, {(i, name): swap.seen_step})
+            if is_as_seen:
+                tx.save(swap.changes)
+        history = self._process.world.history
+        if not is_as_seen:
+            history.bit("a run was not as it was remembered")
+            self._recollection.missed(i)
+            raise NotRemembered
+        history.bit("a run was as it was remembered")
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -61,6 +84,12 @@ class Session(MemoryRuntimeStorage):
         if answer_lost:
             history.fault("commit answer lost", process.name)
             raise StorageUnavailableError("simulated: the connection was lost after the commit")
+        for changes in written._changes:
+            self._remember(changes)
+
+    def _remember(self, changes: Changes) -> None:
+        ids = {run.instance_id for run in changes.runs} | {i for i, _ in changes.steps}
+        self._recollection.wrote(changes, self.read_rows(Wanted(ids, inputs=ids)))
 
     @contextmanager
     def _open(self) -> Iterator[None]:
