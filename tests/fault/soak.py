@@ -8,12 +8,19 @@ import secrets
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import pika
+
+from fuseline.amqp import codec
+from fuseline.amqp.stopped import MAX_REMEMBERED
+from fuseline.amqp.topology import DEFAULT_EXCHANGE
+from fuseline.amqp.wire import ControlKind, ControlNotice
 from tests.fault import verdict
 from tests.fault.checker.leaks import Lines, Usage
 from tests.fault.options import Options
@@ -31,6 +38,8 @@ FLAT: Final = (
     "or less than its own standard error doubled; files and threads end where they began, give or take 8"
 )
 _SPARE: Final = 8
+_BEATS_SECONDS: Final = 3.0
+"""Every worker has been heard by then: they beat each second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,23 @@ def judge_process(samples: Sequence[Sample], warm_seconds: float) -> dict[str, A
     }
 
 
+def fill_memories(world: World) -> int:
+    """Tell every worker of so many stopped runs that it remembers no more of them; returns how many workers were told.
+
+    What is bounded is filled before memory is measured: it would grow for hours at the pace of this test, and hide a leak or
+    look like one.
+    """
+    addresses = world.taps.addresses(_BEATS_SECONDS)
+    properties = pika.BasicProperties(content_type=codec.CONTENT_TYPE, type=codec.CONTROL)
+    for address in addresses:
+        notices = [
+            codec.encode(ControlNotice(kind=ControlKind.STOP, instance_id=uuid.uuid4().hex))
+            for _ in range(MAX_REMEMBERED + MAX_REMEMBERED // 8)
+        ]
+        world.taps.publish_all([(DEFAULT_EXCHANGE, address, body, properties) for body in notices])
+    return len(addresses)
+
+
 def soak(options: Options, flap_seconds: float) -> dict[str, Any]:
     """Run, and return the result."""
     random = Random(f"{options.seed}/flaps")
@@ -89,6 +115,7 @@ def soak(options: Options, flap_seconds: float) -> dict[str, Any]:
     cuts = 0
     warm_seconds = min(600.0, options.seconds / 4)
     with World(options) as world:
+        told = fill_memories(world)
         began = time.monotonic()
         next_cut = began
         for number in itertools.count():
@@ -117,6 +144,9 @@ def soak(options: Options, flap_seconds: float) -> dict[str, Any]:
     problems = unexpected + [
         f"{name} is not flat: {one}" for name, one in processes.items() if not one["flat"]
     ]
+    workers = sum(name.startswith("worker") for name in processes)
+    if told != workers:
+        problems.append(f"{told} of {workers} workers were told what to remember")
     most = max(one.connections for one in lines[:3])
     if lines[-1].connections > most:
         problems.append(f"{lines[-1].connections} connections at the end, {most} in the beginning")

@@ -162,16 +162,22 @@ class Taps:
 
     def leases(self, seconds: float) -> dict[str, list[Any]]:
         """What workers say in their heartbeats that they hold, listened to for so long; the last word of each."""
+        return {worker_id: beat["leases"] for worker_id, (_, beat) in self._beats(seconds).items()}
 
-        def hear(channel: BlockingChannel) -> dict[str, list[Any]]:
+    def addresses(self, seconds: float) -> list[str]:
+        """Where workers can be told something, by their heartbeats; good as long as their channels are."""
+        return [str(properties.reply_to) for properties, _ in self._beats(seconds).values()]
+
+    def _beats(self, seconds: float) -> dict[str, tuple[pika.BasicProperties, dict[str, Any]]]:
+        def hear(channel: BlockingChannel) -> dict[str, tuple[pika.BasicProperties, dict[str, Any]]]:
             queue = channel.queue_declare("", exclusive=True).method.queue
             channel.queue_bind(queue, self._topology.heartbeats_exchange)
-            heard: dict[str, list[Any]] = {}
+            heard: dict[str, tuple[pika.BasicProperties, dict[str, Any]]] = {}
             until = time.monotonic() + seconds
-            for method, _, body in channel.consume(queue, auto_ack=True, inactivity_timeout=0.5):
-                if method is not None and body is not None:
+            for _, properties, body in channel.consume(queue, auto_ack=True, inactivity_timeout=0.5):
+                if properties is not None and body is not None:
                     beat = json.loads(body)
-                    heard[beat["worker_id"]] = beat["leases"]
+                    heard[beat["worker_id"]] = properties, beat
                 if time.monotonic() > until:
                     break
             return heard
