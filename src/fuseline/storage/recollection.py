@@ -73,6 +73,10 @@ class Swap:
     seen: Loaded
     changes: Changes
 
+    def holds(self, run: RunRow | None, step: StepRow | None) -> bool:
+        """Whether it may be written, where these are the rows now: for who reads them and holds the run's lock."""
+        return run == self.seen_run and step == self.seen_step
+
 
 class Recollection:
     """Rows as this storage's last commits left them, bounded (P6). Thread-safe."""

@@ -28,6 +28,7 @@ from fuseline.errors import InvalidMessageError
 from fuseline.ledger import Occurrence, Outcome, deciding
 from fuseline.model.messages import StepAssignment
 from fuseline.model.status import Status
+from fuseline.storage.recollection import Swap
 
 
 @contextlib.contextmanager
@@ -218,6 +219,13 @@ def unfenced_fusion() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def memory_believed() -> Iterator[None]:
+    """What a coordinator remembers of a run is written over whatever others have made of it."""
+    with mock.patch.object(Swap, "holds", return_value=True):
+        yield
+
+
 PLANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "ack-before-commit": ack_before_commit,
     "no-fencing": no_fencing,
@@ -229,5 +237,6 @@ PLANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "ack-before-confirm": ack_before_confirm,
     "stale-tags": stale_tags,
     "unfenced-fusion": unfenced_fusion,
+    "memory-believed": memory_believed,
 }
 """By the name that `--plant` takes."""

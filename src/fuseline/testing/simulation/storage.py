@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from fuseline.errors import StorageUnavailableError
-from fuseline.storage.base import Changes, Loaded, NotRemembered, Transaction, Wanted
+from fuseline.storage.base import Changes, NotRemembered, Transaction, Wanted
 from fuseline.storage.memory import MemoryRuntimeStorage
 from fuseline.storage.recollection import RecalledTransaction, Recollection
 from fuseline.testing.simulation.world import Process
@@ -50,7 +50,7 @@ class Session(MemoryRuntimeStorage):
         i, name = swap.seen_run.instance_id, swap.seen_step.name
         with self.transaction() as tx:
             found = tx.load(Wanted({i}, steps={(i, name)}))
-            is_as_seen = found == Loaded({i: swap.seen_run}, {(i, name): swap.seen_step})
+            is_as_seen = swap.holds(found.runs.get(i), found.steps.get((i, name)))
             if is_as_seen:
                 tx.save(swap.changes)
         history = self._process.world.history
