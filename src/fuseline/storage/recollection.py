@@ -122,15 +122,18 @@ class Recollection:
 
     def wrote(self, changes: Changes, loaded: Loaded) -> None:
         """`changes` are committed; `loaded`: the rows that were read for them."""
-        steps: dict[str, list[StepRow]] = {run.instance_id: [] for run in changes.runs}
-        for i, step in changes.steps:
-            steps.setdefault(i, []).append(step)
         headers = {run.instance_id: run for run in changes.runs}
+        steps: dict[str, list[StepRow]] = {i: [] for i in headers.keys() | {i for i, _ in changes.steps}}
+        if len(steps) > MAX_TOGETHER:
+            with self._lock:
+                for i in steps.keys() & self._runs.keys():
+                    del self._runs[i]
+            return
+        for i, step in changes.steps:
+            steps[i].append(step)
         with self._lock:
             for i, changed in steps.items():
                 known = self._runs.pop(i, None)
-                if len(steps) > MAX_TOGETHER:
-                    continue
                 row = headers.get(i) or loaded.runs.get(i)
                 inputs = changes.inputs.get(i, loaded.inputs.get(i))
                 if inputs is None and known is not None:
