@@ -71,7 +71,7 @@ def encode_plain(value: Any, *, nesting: int = MAX_NESTING) -> bytes:
     # One byte is found, or found missing, far sooner than a word, and most bodies have no capital N or I.
     if (b"N" in body and b"NaN" in body) or (b"I" in body and b"Infinity" in body):
         _refuse_non_finite(value)
-    if body.count(b"[") + body.count(b"{") > nesting:
+    if len(body) > 2 * nesting and body.count(b"[") + body.count(b"{") > nesting:
         decode(body, nesting=nesting)
     return body
 
