@@ -63,7 +63,6 @@ class Announcer:
         """Have the outcome's notices told, soon."""
         if not outcome.notices:
             return
-        now = self._clock.now()
         run = (outcome.workflow_id, outcome.version, outcome.instance_id)
         prefix = self._topology.events_prefix(outcome.workflow_id, outcome.instance_id)
         for notice in outcome.notices:
@@ -74,7 +73,7 @@ class Announcer:
                 gathered = self._open = _Asked()
                 self._link.call_later(GATHER_SECONDS, self._ask_rest)
             key = prefix + encode_part(notice.kind)
-            gathered.events.append((key, now, run, notice))
+            gathered.events.append((key, outcome.at, run, notice))
             gathered.keys[key] = None
             if len(gathered.keys) >= KEYS_AT_ONCE or len(gathered.events) >= EVENTS_AT_ONCE:
                 self._ask_rest()

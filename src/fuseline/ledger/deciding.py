@@ -69,7 +69,8 @@ class Decider(ABC):
             decision.reason,
             plan.workflow_id,
             plan.version,
-            queued_at=None if row is None else row.queued_at,
+            self.now,
+            None if row is None else row.queued_at,
             notices=decision.notices,
         )
         self._merge(snapshot, decision)

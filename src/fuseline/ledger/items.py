@@ -42,6 +42,8 @@ class Outcome:
     reason: str = ""
     workflow_id: str = ""
     version: str = ""
+    at: float = 0.0
+    """When it was decided."""
     queued_at: float | None = None
     """Since when the step that this is about was queued, as it was before."""
     assignments: list[StepAssignment] = field(default_factory=list)

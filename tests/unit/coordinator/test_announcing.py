@@ -26,6 +26,7 @@ class FakeLink:
     later: list[Callable[[], None]] = field(default_factory=list)
     probes: list[tuple[list[str], Callable[[FuselineError | None], None]]] = field(default_factory=list)
     events: list[tuple[str, Any]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
 
     def call_later(self, _seconds: float, callback: Callable[[], None]) -> None:
         self.later.append(callback)
@@ -55,7 +56,9 @@ class FakeLink:
             self.probes.append(([key, *headers.get("BCC", [])], on_done))
         else:
             assert not mandatory
-            self.events.append((key, codec.decode(body)["kind"]))
+            event = codec.decode(body)
+            self.events.append((key, event["kind"]))
+            self.times.append(event["at"])
 
 
 @pytest.fixture
@@ -102,6 +105,18 @@ def test_events_keep_their_order_whatever_order_the_answers_come_in(
     assert link.events == []
     first(None)
     assert [kind for _, kind in link.events] == ["step_started", "workflow_finished"]
+
+
+def test_an_event_says_when_it_was_decided_however_late_it_is_told(
+    link: FakeLink, announcer: Announcer
+) -> None:
+    for at in (7.5, 8.5):
+        told = outcome("i", "step_finished")
+        told.at = at
+        announcer.tell(told)
+    link.end_of_moment()
+    link.probes[0][1](None)
+    assert link.times == [7.5, 8.5]
 
 
 def test_one_probe_asks_for_so_many_keys_and_no_more(link: FakeLink, announcer: Announcer) -> None:
