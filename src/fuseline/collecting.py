@@ -23,10 +23,10 @@ def keep_what_is_loaded() -> None:
 
 
 def search_seldom() -> None:
-    """Have new objects searched less often. For a program that makes no cycles, as a coordinator: it frees all at once. And
-    for a worker: what its steps' bodies leave in cycles is found all the same, a few thousand objects later.
+    """Have new objects searched less often. For a program that makes few cycles, as a coordinator, or as a worker: what the
+    bodies of its steps leave in cycles is found all the same, a few thousand objects later.
 
     What a search finds in a wide fan-out is alive: every assignment waits for its confirm. With Python's own thresholds
-    each object there was looked at five times over, a quarter of what a step cost.
+    five or six full searches of them were a quarter of what deciding and publishing cost.
     """
     gc.set_threshold(NEW_OBJECTS, SEARCHES, 10)

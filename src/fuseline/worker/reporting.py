@@ -19,7 +19,7 @@ from fuseline.errors import FatalError, FuselineError
 from fuseline.worker.leases import Held
 from fuseline.worker.reports import Sealed
 
-MAX_TOGETHER: Final = 100
+MAX_TOGETHER: Final = 32
 BYTES_TOGETHER: Final = 64 * 1024
 """Reports of one message, and what they have in all. A larger one goes alone (P6)."""
 
