@@ -1,8 +1,8 @@
 """Events for whoever listens, at next to no cost where nobody does (P8).
 
 Whether a queue is bound for an event only publishing tells, and a message for each event that nobody hears would cost a
-coordinator a good part of its speed. So the events of a moment (50 ms, many hops of a chain) are asked for together: one
-empty message, a probe, with all of their keys. RabbitMQ returns it when no queue is bound for any of them, and then none
+coordinator a good part of its speed. So the events of a moment (50 ms, many hops of a chain; a quarter of a second
+where nobody has listened lately) are asked for together: one empty message, a probe, with all of their keys. RabbitMQ returns it when no queue is bound for any of them, and then none
 is sent; else all are. The keys travel as `BCC`, which RabbitMQ takes away before a listener gets the probe: nobody learns
 of runs that he may not watch.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,10 +27,14 @@ log = logging.getLogger(__name__)
 
 GATHER_SECONDS: Final = 0.05
 """How long an event may wait for others: a probe for each hop of a lone run would be a third of its messages."""
-EVENTS_AT_ONCE: Final = 1_000
+QUIET_GATHER_SECONDS: Final = 0.25
+"""The same where nobody has listened for `HEARD_SECONDS`. A busy coordinator has thousands of events in that time, of a few
+hundred runs: RabbitMQ looks for listeners once for each kind of event of a run, and not at each of its steps."""
+HEARD_SECONDS: Final = 60.0
+EVENTS_AT_ONCE: Final = 10_000
 """More than this do not wait (P6)."""
-KEYS_AT_ONCE: Final = 100
-"""Keys of one probe: they go into one frame of headers."""
+KEYS_AT_ONCE: Final = 250
+"""Keys of one probe, roughly, for those of a run stay together: they go into one frame of headers."""
 MAX_PROBES: Final = 50
 """Probes under way; further events are dropped (P6): they are for watching, and RabbitMQ is not well then."""
 PUBLISH_SECONDS: Final = 20.0
@@ -56,40 +60,57 @@ class Announcer:
         self._link = link
         self._topology = topology
         self._clock = clock
-        self._open: _Asked | None = None  # still being filled, asked for at the end of this moment
+        self._gathered: dict[_Run, list[tuple[float, Sequence[Notice]]]] = {}
+        self._count = 0  # of events in it
         self._asked: deque[_Asked] = deque()
+        self._quiet_from = 0.0
 
     def tell(self, outcome: Outcome) -> None:
         """Have the outcome's notices told, soon."""
-        if not outcome.notices:
+        notices = outcome.notices
+        if not notices:
             return
+        if not self._gathered:
+            if len(self._asked) >= MAX_PROBES:
+                return
+            is_quiet = self._clock.monotonic() >= self._quiet_from
+            self._link.call_later(QUIET_GATHER_SECONDS if is_quiet else GATHER_SECONDS, self._ask)
         run = (outcome.workflow_id, outcome.version, outcome.instance_id)
-        prefix = self._topology.events_prefix(outcome.workflow_id, outcome.instance_id)
-        for notice in outcome.notices:
-            gathered = self._open
-            if gathered is None:
-                if len(self._asked) >= MAX_PROBES:
-                    return
-                gathered = self._open = _Asked()
-                self._link.call_later(GATHER_SECONDS, self._ask_rest)
-            key = prefix + encode_part(notice.kind)
-            gathered.events.append((key, outcome.at, run, notice))
-            gathered.keys[key] = None
-            if len(gathered.keys) >= KEYS_AT_ONCE or len(gathered.events) >= EVENTS_AT_ONCE:
-                self._ask_rest()
+        told = self._gathered.get(run)
+        if told is None:
+            told = self._gathered[run] = []
+        told.append((outcome.at, notices))
+        self._count += len(notices)
+        if self._count >= EVENTS_AT_ONCE:
+            self._ask()
 
     def stop(self) -> None:
         """Wait for no more events."""
-        self._ask_rest()
+        self._ask()
 
-    def _ask_rest(self) -> None:
-        asked, self._open = self._open, None
-        if asked is None:
-            return
+    def _ask(self) -> None:
+        gathered, self._gathered, self._count = self._gathered, {}, 0
+        asked = _Asked()
+        for run, told in gathered.items():
+            prefix = self._topology.events_prefix(run[0], run[2])
+            for at, notices in told:
+                for notice in notices:
+                    key = prefix + encode_part(notice.kind)
+                    asked.keys[key] = None
+                    asked.events.append((key, at, run, notice))
+            if len(asked.keys) >= KEYS_AT_ONCE:
+                self._probe(asked)
+                asked = _Asked()
+        if asked.keys:
+            self._probe(asked)
+
+    def _probe(self, asked: _Asked) -> None:
         self._asked.append(asked)
 
         def answered(error: FuselineError | None) -> None:
             asked.is_heard = error is None
+            if asked.is_heard:
+                self._quiet_from = self._clock.monotonic() + HEARD_SECONDS
             self._tell_decided()
 
         first, *others = asked.keys

@@ -29,7 +29,9 @@ MANY_SECONDS = 90.0
 STATEMENTS_A_HOP = 1
 STATEMENTS_A_BATCH = 5  # of reports and dispatches that came together, however many
 COMMITS_A_HOP = 1
-PUBLISHED_BY_COORDINATOR_A_HOP = 2  # the assignment, and each 50 ms a probe whether anybody listens to events
+PUBLISHED_BY_COORDINATOR_A_HOP = (
+    2  # the assignment, and now and then a probe whether anybody listens to events
+)
 REPORTS_A_MESSAGE = 2  # at least, when many steps run at once
 # Those that come with starting and registering, whatever the number of steps.
 FEW = 12

@@ -27,8 +27,10 @@ class FakeLink:
     probes: list[tuple[list[str], Callable[[FuselineError | None], None]]] = field(default_factory=list)
     events: list[tuple[str, Any]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
 
-    def call_later(self, _seconds: float, callback: Callable[[], None]) -> None:
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.waits.append(seconds)
         self.later.append(callback)
 
     def end_of_moment(self) -> None:
@@ -91,6 +93,40 @@ def test_the_events_of_a_moment_are_one_message_where_nobody_listens(
     link.end_of_moment()
     link.probes[1][1](None)
     assert link.events == [("w.i.workflow_finished", "workflow_finished")]
+
+
+def test_a_moment_is_short_where_somebody_has_listened_lately(link: FakeLink) -> None:
+    """Who watches sees each step at once; where nobody does RabbitMQ is asked seldom."""
+    clock = ManualClock()
+    announcer = Announcer(cast(Link, link), Topology(), clock)
+
+    def tell(answer: FuselineError | None) -> float:
+        announcer.tell(outcome("i", "step_finished"))
+        link.end_of_moment()
+        link.probes[-1][1](answer)
+        return link.waits[-1]
+
+    quiet, short = announcing.QUIET_GATHER_SECONDS, announcing.GATHER_SECONDS
+    assert [tell(UnroutableError("nobody")), tell(None), tell(UnroutableError("nobody"))] == [
+        quiet,
+        quiet,
+        short,
+    ]
+    clock.advance(announcing.HEARD_SECONDS + 1)
+    assert tell(UnroutableError("nobody")) == quiet
+
+
+def test_events_of_a_run_are_asked_for_together(
+    link: FakeLink, announcer: Announcer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one of them could come before what happened earlier."""
+    monkeypatch.setattr(announcing, "KEYS_AT_ONCE", 3)
+    kinds = ["step_enqueued", "step_started", "step_finished"]
+    for kind in kinds:
+        for run in ("i", "j"):
+            announcer.tell(outcome(run, kind))
+    link.end_of_moment()
+    assert [keys for keys, _ in link.probes] == [[f"w.{run}.{kind}" for kind in kinds] for run in ("i", "j")]
 
 
 def test_events_keep_their_order_whatever_order_the_answers_come_in(
