@@ -1,10 +1,10 @@
 """Events for whoever listens, at next to no cost where nobody does (P8).
 
 Whether a queue is bound for an event only publishing tells, and a message for each event that nobody hears would cost a
-coordinator a good part of its speed. So the events of a moment (50 ms, many hops of a chain; a quarter of a second
-where nobody has listened lately) are asked for together: one empty message, a probe, with all of their keys. RabbitMQ returns it when no queue is bound for any of them, and then none
-is sent; else all are. The keys travel as `BCC`, which RabbitMQ takes away before a listener gets the probe: nobody learns
-of runs that he may not watch.
+coordinator a good part of its speed. So the events of a moment (50 ms, many hops of a chain; a quarter of a second where
+nobody has listened lately) are asked for together: one empty message, a probe, with all of their keys. RabbitMQ returns it
+when no queue is bound for any of them, and then none is sent; else all are. The keys travel as `BCC`, which RabbitMQ takes
+away before a listener gets the probe: nobody learns of runs that he may not watch.
 """
 
 from __future__ import annotations
