@@ -7,7 +7,8 @@ the worker goes on (ADR 0007). Coordinators have the last word: what they do not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from fuseline.clock import Clock
 from fuseline.engine import Plan, compile_plan
@@ -26,6 +27,7 @@ class Fusing:
 
     def __init__(self, schemas: Sequence[WorkflowSchema], hops: int, seconds: float, clock: Clock) -> None:
         self._plans: dict[tuple[str, str], Plan] = {schema.key: compile_plan(schema) for schema in schemas}
+        self._ways: dict[tuple[str, str, str], _Way | None] = {}
         self._hops = hops
         self._seconds = seconds
         self._clock = clock
@@ -41,24 +43,46 @@ class Fusing:
             return (
                 None  # which attempt of the next step is its first one since the replay, a worker cannot know
             )
-        plan = self._plans.get((done.workflow_id, done.workflow_version))
-        step = None if plan is None else plan.steps.get(done.step_name)
-        if plan is None or step is None or not any(_is_only_one(plan, edge.target) for edge in step.out):
+        way = self._way(done)
+        if way is None:
             return None
         result = sealed.report.result
-        following = _only_live(plan, step, action_of(step, sealed.report.action, result))
+        following = way.by_action.get(action_of(way.step, sealed.report.action, result))
         if following is None:
             return None
         # As they came: a body is given copies of them, and its result is none of what it holds on to.
         inputs = done.payload.get("workflow_inputs", {})
         payload = {"workflow_inputs": inputs, "results": {done.step_name: result}}
-        return assign(plan, following, done.instance_id, payload, self._clock.now())
+        return assign(way.plan, following, done.instance_id, payload, self._clock.now())
+
+    def _way(self, done: StepAssignment) -> _Way | None:
+        """Looked up once a step of a workflow: it does not change while the worker lives."""
+        key = done.workflow_id, done.workflow_version, done.step_name
+        if key not in self._ways:
+            plan = self._plans.get(key[:2])
+            step = None if plan is None else plan.steps.get(done.step_name)
+            if plan is None or step is None:
+                return None  # and nothing is kept of names that no definition has (P6)
+            self._ways[key] = _way_on(plan, step)
+        return self._ways[key]
 
 
-def _only_live(plan: Plan, step: StepPlan, action: str) -> StepPlan | None:
-    """The one step that becomes ready when `step` takes `action`, if it may be gone on with."""
-    live = [edge.target for edge in step.out if action in edge.actions]
-    return plan.steps[live[0]] if len(live) == 1 and _is_only_one(plan, live[0]) else None
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Where a step leads to that may be gone on with, by the action that it takes."""
+
+    plan: Plan
+    step: StepPlan
+    by_action: Mapping[str, StepPlan]
+
+
+def _way_on(plan: Plan, step: StepPlan) -> _Way | None:
+    by_action = {}
+    for action in {action for edge in step.out for action in edge.actions}:
+        live = [edge.target for edge in step.out if action in edge.actions]
+        if len(live) == 1 and _is_only_one(plan, live[0]):
+            by_action[action] = plan.steps[live[0]]
+    return _Way(plan, step, by_action) if by_action else None
 
 
 def _is_only_one(plan: Plan, target: str) -> bool:

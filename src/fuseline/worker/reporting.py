@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from fuseline.amqp import codec
 from fuseline.amqp.link import Link
-from fuseline.amqp.wire import Fusion, report_id
+from fuseline.amqp.wire import report_id
 from fuseline.clock import Clock
 from fuseline.errors import FatalError, FuselineError
-from fuseline.worker.leases import Held
+from fuseline.worker.leases import Held, Key
 from fuseline.worker.reports import Sealed
 
 MAX_TOGETHER: Final = 32
@@ -34,10 +34,10 @@ class Send(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Report:
-    name: str
-    instance_id: str
+    key: Key
+    is_fused: bool
     body: bytes
     traceparent: str | None
     on_sent: OnSent
@@ -54,17 +54,11 @@ class Reporting:
 
     def report(self, held: Held, sealed: Sealed, on_sent: OnSent) -> None:
         """Have it sent, at the end of this turn."""
-        report = sealed.report
-        name = report_id(
-            report.instance_id,
-            report.step_name,
-            report.attempt,
-            is_fused=held.continued_from is not None,
-        )
-        one = _Report(name, report.instance_id, _body(held, sealed), held.traceparent, on_sent)
+        is_fused = held.continued_from is not None
+        one = _Report(held.key, is_fused, _body(held, sealed), held.traceparent, on_sent)
         if not self._waiting:
             self._link.call_soon(self._flush)
-        self._waiting.setdefault(report.workflow_id, []).append(one)
+        self._waiting.setdefault(held.assignment.workflow_id, []).append(one)
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, {}
@@ -88,9 +82,9 @@ class Reporting:
     def _send_alone(self, workflow_id: str, one: _Report) -> None:
         properties = codec.properties(
             codec.REPORT,
-            message_id=one.name,
+            message_id=report_id(*one.key, is_fused=one.is_fused),
             timestamp=self._clock.now(),
-            correlation_id=one.instance_id,
+            correlation_id=one.key[0],
             traceparent=one.traceparent,
         )
         self._send(workflow_id, one.body, properties, one.on_sent)
@@ -133,8 +127,9 @@ def _body(held: Held, sealed: Sealed) -> bytes:
     following = held.following
     if following is None and held.continued_from is None:
         return sealed.body
-    said = Fusion(
-        continues_with=None if following is None else following.step_name,
-        continued_from=held.continued_from,
-    )
-    return sealed.body[:-1] + b"," + codec.encode(said)[1:]
+    said: dict[str, Any] = {}  # as `Fusion` reads it
+    if following is not None:
+        said["continues_with"] = following.step_name
+    if held.continued_from is not None:
+        said["continued_from"] = held.continued_from
+    return sealed.body[:-1] + b"," + codec.encode_plain(said)[1:]

@@ -122,13 +122,16 @@ def _result(bound: BoundParameter, results: Mapping[str, Any], winners: Mapping[
     """
     parameter = bound.parameter
     winner = winners.get(parameter.name)
-    name, step = next(
-        (one for one in bound.sources if one[0] in results and winner in (None, one[0])), (None, None)
-    )
+    name: str | None = None
+    step: Step | None = None
+    for source, its_step in bound.sources:
+        if source in results and (winner is None or winner == source):
+            name, step = source, its_step
+            break
     if name is None:
         value = None if parameter.default is MISSING else parameter.default
     else:
-        value = convert_parameter(results[name], parameter.converter, f"{bound.where} (of step {name!r})")
+        value = convert_parameter(results[name], parameter.converter, bound.where, name)
     condition = parameter.dependency.condition if parameter.dependency is not None else None
     if condition is not None:
         call.checks.append(Check(parameter.name, condition, value, step, name))

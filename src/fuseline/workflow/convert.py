@@ -109,8 +109,11 @@ def fresh(value: Any) -> Any:
     return value
 
 
-def convert_parameter(value: Any, converter: Converter | None, where: str) -> Any:
-    """`value` for a parameter. Raises `ParameterError` that begins with `where`."""
+def convert_parameter(value: Any, converter: Converter | None, where: str, source: str | None = None) -> Any:
+    """`value` for a parameter, the result of step `source` if it is one.
+
+    Raises `ParameterError` that begins with `where`, and names the step.
+    """
     if type(value) is dict or type(value) is list:
         value = fresh(value)
     if converter is None:
@@ -118,7 +121,8 @@ def convert_parameter(value: Any, converter: Converter | None, where: str) -> An
     try:
         return converter.from_json(value)
     except ValidationError as error:
-        raise ParameterError(f"{where}: {problems_of(error)}") from error
+        told = "" if source is None else f" (of step {source!r})"
+        raise ParameterError(f"{where}{told}: {problems_of(error)}") from error
 
 
 class Plain(NamedTuple):
