@@ -340,7 +340,8 @@ class Attempts:
             else:
                 self._start(held)
                 self._claims.arm()
-        self.pump()
+        if self._waiting:
+            self.pump()
 
     def _leave(self, held: Held, *, finished: bool) -> None:
         was_leased = held.is_leased and not held.is_brief

@@ -72,8 +72,9 @@ class _Coroutine:
         if self.is_over:
             self.done(sealed)
 
-    def ended(self, _task: asyncio.Task[None]) -> None:
+    def ended(self, task: asyncio.Task[None]) -> None:
         """The task is over; one that was cancelled before its first step never came to `run`."""
+        self._executor.forget(task)
         if self.is_stopped:
             self._executor.leave_abandoned()
 
@@ -110,6 +111,10 @@ class LoopExecutor(Executor):
         """One more coroutine runs on, or one less."""
         with self._lock:
             self._abandoned += change
+
+    def forget(self, task: asyncio.Task[None]) -> None:
+        """It has ended."""
+        self._tasks.discard(task)
 
     def leave_abandoned(self) -> None:
         """A stopped coroutine has ended after all."""
@@ -151,7 +156,6 @@ class LoopExecutor(Executor):
         assert self._loop is not None
         coroutine.task = self._loop.create_task(coroutine.run())
         self._tasks.add(coroutine.task)
-        coroutine.task.add_done_callback(self._tasks.discard)
         coroutine.task.add_done_callback(coroutine.ended)
 
     def _take(self) -> None:
