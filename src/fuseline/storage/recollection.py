@@ -7,6 +7,7 @@ that it reads (`engine.machine`), and it reads
 
 - the run's header and one step that has not ended, which the swap compares, value by value;
 - inputs and steps that have ended, which change with a replay alone, and that counts itself in the header (`replays`).
+  Those that a replay has reset have not ended: they are queued again without a word in the header, and not remembered.
 
 It reads no row that is not remembered: that a row is missing is never concluded from memory. What does not fit raises
 `NotRemembered`, and is decided on again in a transaction. So it does not matter who wrote what, or died when, or whether
@@ -155,7 +156,9 @@ def _remembered(
     for step in changed:
         opened.pop(step.name, None)
         if step.status.is_terminal:
-            closed[step.name] = step
+            # One that was reset is decided on again, of which the header says nothing.
+            if not step.is_reset:
+                closed[step.name] = step
         elif step.error is None and step.result is None and step.action is None and step.finished_at is None:
             opened[step.name] = step
     if len(opened) + len(closed) > MAX_STEPS:

@@ -258,6 +258,20 @@ def test_a_run_that_was_purged_and_dispatched_anew_is_another_one(
     assert outcome.assignments[0].payload["workflow_inputs"] == {"x": 2}
 
 
+def test_a_step_that_a_replay_has_reset_is_not_taken_for_one_that_ended(mine: Ledger, other: Ledger) -> None:
+    """P4: it is queued again without a word in the header, and its report counts."""
+    all_done = [PolicySpec(name="trigger", config={"rule": "all_done"})]
+    mine.register([graph("again", {"a": ["x"], "c": []}, policies={"x": all_done})])
+    begin(mine, "i", "again")
+    mine.apply([Occurrence("i", StepReported("a", 1, Status.FAILED))])
+    mine.apply([Occurrence("i", done("x"))])
+    mine.apply([Occurrence("i", StepReplayed("a", 1))])
+    other.apply([Occurrence("i", done("a", attempt=2))])
+    outcomes = mine.apply([Occurrence("i", done("x", attempt=2)), Occurrence("i", done("c", attempt=2))])
+    assert [one.verdict for one in outcomes] == [Verdict.ACCEPTED, Verdict.ACCEPTED]
+    assert stored(mine, "i").run.status is RunStatus.SUCCEEDED
+
+
 # ---- at the very same time
 
 
