@@ -136,6 +136,8 @@ class Recollection:
             for i, changed in steps.items():
                 known = self._runs.pop(i, None)
                 row = headers.get(i) or loaded.runs.get(i)
+                if known is not None and row is not None and known.row.created_at != row.created_at:
+                    known = None  # it was purged, and dispatched anew
                 inputs = changes.inputs.get(i, loaded.inputs.get(i))
                 if inputs is None and known is not None:
                     inputs = known.inputs

@@ -272,6 +272,21 @@ def test_a_step_that_a_replay_has_reset_is_not_taken_for_one_that_ended(mine: Le
     assert stored(mine, "i").run.status is RunStatus.SUCCEEDED
 
 
+def test_a_run_that_was_dispatched_anew_does_not_get_the_inputs_of_the_one_before(
+    mine: Ledger, other: Ledger, clock: ManualClock
+) -> None:
+    """Its header is read and remembered in a transaction that reads no inputs."""
+    begin(mine, "i")
+    apply(other, "i", CancelRequested())
+    clock.advance(1.0)
+    assert other.storage.purge_runs(clock.now()) == 1
+    other.apply([Dispatch("chain", "1", "i", {"x": 2})])
+    begin(mine, "j")
+    mine.apply([Occurrence(i, StepClaimed("a", 1, "w"), "chain") for i in ("i", "j")])
+    (outcome,) = apply(mine, "i", done("a"))
+    assert outcome.assignments[0].payload["workflow_inputs"] == {"x": 2}
+
+
 # ---- at the very same time
 
 
