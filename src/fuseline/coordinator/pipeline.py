@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fuseline.amqp.wire import ControlKind, ControlNotice
 from fuseline.coordinator.outbox import Outbox
@@ -81,8 +81,15 @@ class Pipeline:
                 message=f"the report cannot be recorded: {error}"[:2000].encode("ascii", "replace").decode(),
                 cause=Cause.INVALID,
             )
-            failed = StepReported(
-                event.step, event.attempt, Status.FAILED, error=problem, holder=event.holder
+            # What it says of step fusion holds: its worker goes on with what this failure does not make ready (P5).
+            failed = replace(
+                event,
+                status=Status.FAILED,
+                result=None,
+                action=None,
+                error=problem,
+                decision=None,
+                started_at=None,
             )
             try:
                 return self._ledger.apply([Occurrence(what.instance_id, failed, what.workflow_id)])[0]

@@ -11,11 +11,13 @@ from fuseline.coordinator.outbox import Outbox
 from fuseline.coordinator.pipeline import Item, Pipeline
 from fuseline.coordinator.workers import WorkerBook
 from fuseline.engine import Verdict
+from fuseline.engine.effects import StopHolder
 from fuseline.engine.events import StepReported
 from fuseline.errors import CallerError
 from fuseline.ledger import Dispatch, Occurrence
 from fuseline.model import Status, WorkflowSchema
 from fuseline.storage.base import Changes, Transaction
+from fuseline.testing.flows import graph
 from tests.unit.ledgers import Watched, ledger_with
 
 ONE = WorkflowSchema(workflow_id="g", version="1", steps={"a": {"name": "a"}})
@@ -77,3 +79,14 @@ def test_a_holder_that_cannot_be_stored_is_refused_alone(pipeline: Pipeline, res
     good, bad = pipeline.apply([report("good", result=result), report("bad", result=result, holder="w\0")])
     assert good.finished == "SUCCEEDED"
     assert isinstance(bad.error, CallerError)
+
+
+def test_who_goes_on_from_what_cannot_be_stored_is_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P5: the step failed, so what its worker went on with is nobody's."""
+    ledger, storage, clock = ledger_with(graph("g", {"a": ["b"]}))
+    ledger.apply([Dispatch("g", "1", "bad")])
+    refuse_nul(storage, monkeypatch)
+    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
+    (bad,) = pipeline.apply([report("bad", action="x\0", holder="w", continues_with="b")])
+    assert bad.finished == "FAILED"
+    assert bad.stop_holders == [StopHolder("b", 1, "w", ("a", 1))]
