@@ -41,7 +41,7 @@ MAX_RUNS: Final = 500
 MAX_STEPS: Final = 20
 """Of one run. A wider one is forgotten."""
 MAX_CHARS: Final = 4_096
-"""Of a run's inputs and the results that are remembered with it, about."""
+"""Of a run's inputs and what is remembered of its reports, about."""
 MAX_TOGETHER: Final = 8
 """Runs of one transaction: a batch of more is no lone report, nor is the next one likely to be."""
 PAUSE: Final = 16
@@ -157,15 +157,18 @@ def _remembered(
     closed = {}
     for step in changed:
         opened.pop(step.name, None)
+        if step.error is not None:
+            continue
         if step.status.is_terminal:
             # One that was reset is decided on again, of which the header says nothing.
             if not step.is_reset:
                 closed[step.name] = step
-        elif step.error is None and step.result is None and step.action is None and step.finished_at is None:
+        elif (step.result, step.action, step.finished_at) == (None,) * 3 and _is_short([step.holder]):
             opened[step.name] = step
     if len(opened) + len(closed) > MAX_STEPS:
         return None
-    if not _is_short([inputs, *(step.result for step in closed.values())]):
+    said = [value for step in closed.values() for value in (step.result, step.action, step.holder)]
+    if not _is_short([inputs, *said]):
         inputs, closed = None, {}
     steps = opened | closed
     row.is_new = False

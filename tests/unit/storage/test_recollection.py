@@ -78,6 +78,23 @@ def test_inputs_and_results_that_are_long_are_not_remembered(long: Any) -> None:
     assert found.steps.keys() == {("i", "b")}
 
 
+@pytest.mark.parametrize(
+    "said",
+    [{"action": "x" * 5000}, {"holder": "x" * 5000}, {"error": StepError(type="E", message="x" * 5000)}],
+    ids=["action", "holder", "error"],
+)
+def test_whatever_else_a_report_says_at_length_is_not_remembered(said: Any) -> None:
+    """P6: such as why a step failed whose policy has it skipped."""
+    found = remembering(step_row("a", Status.SKIPPED, **said), step_row("b")).find(ALL)
+    assert found.steps.keys() == {("i", "b")}
+
+
+def test_a_step_with_a_long_holder_is_not_remembered() -> None:
+    """P6."""
+    found = remembering(step_row("a", holder="x" * 5000), step_row("b")).find(ALL)
+    assert found.steps.keys() == {("i", "b")}
+
+
 def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """P6."""
     monkeypatch.setattr(recollection, "MAX_RUNS", 2)
