@@ -82,6 +82,22 @@ def test_what_somebody_took_away_is_prepared_again(
         assert is_unused(connection)
 
 
+def test_on_a_connection_that_somebody_else_has_prepared_nothing_of_his_is_executed(
+    connection: psycopg.Connection[Any], fresh_postgres_url: str
+) -> None:
+    """P3, P7: a pooler that gives each transaction another of its connections gives an error, not his statement."""
+    mine, his = Prepared(), Prepared()
+    with psycopg.connect(fresh_postgres_url, autocommit=True) as other:
+        for session, prepared, what in ((connection, mine, 1), (other, his, 2)):
+            pipeline = Pipeline(session, prepared, begin=False)
+            assert pipeline.execute(sql(f"SELECT {what}"), {}).rows() == [(what,)]
+            pipeline.finish()
+        pipeline = Pipeline(other, mine, begin=False)
+        with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+            pipeline.execute(sql("SELECT 1"), {}).rows()
+        pipeline.abandon()
+
+
 def test_every_text_comes_back_as_it_was(connection: psycopg.Connection[Any], prepared: Prepared) -> None:
     texts = ["", "null", "NULL", '"', "\\", "{a,b}", "a,b", " ", "ü€😀", "\n", '\\"{},"']
     pipeline = Pipeline(connection, prepared, begin=False)

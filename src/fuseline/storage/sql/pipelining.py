@@ -10,6 +10,7 @@ import re
 from collections import deque
 from collections.abc import Iterable
 from functools import cache
+from hashlib import blake2b
 from typing import Any, Final
 
 import psycopg
@@ -35,10 +36,13 @@ class Prepared:
         self.names: dict[str, bytes] = {}
         self._made = 0
 
-    def new_name(self) -> bytes:
-        """A name that was never used here: one of a transaction that failed may exist or not."""
+    def new_name(self, query: bytes) -> bytes:
+        """A name that was never used here: one of a transaction that failed may exist or not.
+
+        It is the query's own: a pooler may hand us a connection on which somebody else has prepared as many.
+        """
         self._made += 1
-        return b"fuseline_%d" % self._made
+        return b"fuseline_%d_%s" % (self._made, blake2b(query, digest_size=8).hexdigest().encode())
 
 
 class Answer:
@@ -97,7 +101,7 @@ class Pipeline:
         values = [_dumped(parameters[name], self._encoding) for name in names]
         name = self._prepared.names.get(statement.text) or self._fresh.get(statement.text)
         if name is None:
-            name = self._fresh[statement.text] = self._prepared.new_name()
+            name = self._fresh[statement.text] = self._prepared.new_name(query)
             self._pg.send_prepare(name, query)
             self._waiting.append(None)
         self._pg.send_query_prepared(name, values)
