@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 
 import psycopg
 import pytest
@@ -24,7 +25,7 @@ from fuseline.ledger import Dispatch, Ledger, Occurrence, Outcome
 from fuseline.model import RunStatus, Status
 from fuseline.model.schema import PolicySpec
 from fuseline.storage import PostgresRuntimeStorage
-from fuseline.storage.base import Changes, StoredRun, Wanted
+from fuseline.storage.base import Changes, StoredRun, Transaction, Wanted
 from fuseline.storage.recollection import PAUSE
 from fuseline.testing.flows import graph
 
@@ -244,6 +245,28 @@ def test_what_cannot_be_stored_changes_nothing(mine: Ledger) -> None:
         assert stored(mine, "i") == before
         assert mine.doubts == 0
     assert cost(mine, lambda: apply(mine, "i", done("a"))) <= 4
+
+
+def test_who_has_his_own_transactions_is_given_every_report_in_one(
+    mine: Ledger, fresh_postgres_url: str, clock: ManualClock
+) -> None:
+    """A subclass may write something of its own along with them, and knows nothing of what is remembered."""
+    begun = []
+
+    class Audited(PostgresRuntimeStorage):
+        @contextmanager
+        def transaction(self) -> Iterator[Transaction]:
+            with super().transaction() as tx:
+                begun.append(tx)
+                yield tx
+
+    with closing(Audited(fresh_postgres_url)) as storage:
+        ledger = Ledger(storage, clock)
+        begin(ledger, "i")
+        before = len(begun)
+        (outcome,) = apply(ledger, "i", done("a"))
+    assert outcome.verdict is Verdict.ACCEPTED
+    assert len(begun) == before + 1
 
 
 def test_a_run_that_was_purged_and_dispatched_anew_is_another_one(

@@ -113,7 +113,9 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
     @contextmanager
     def recalled(self) -> Iterator[Transaction]:
         """See `RuntimeStorage.recalled`: one statement (`swapping`)."""
-        if self._recollection.is_paused():
+        # A subclass that has its own transactions, such as with rows of its own in them, is given every report in one.
+        is_ours = type(self).transaction is PostgresRuntimeStorage.transaction
+        if not is_ours or self._recollection.is_paused():
             raise NotRemembered
         unit = RecalledTransaction(self._recollection)
         yield unit
