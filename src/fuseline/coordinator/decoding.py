@@ -135,6 +135,10 @@ def read_spoilt_report(
     error = StepError(
         type="InvalidReport", message=f"the report of it cannot be read: {reason}", cause=Cause.INVALID
     )
+    try:
+        fusion = as_model(Fusion, said)
+    except InvalidMessageError:
+        fusion = Fusion()
     event = StepReported(
         named.step_name,
         named.attempt,
@@ -142,6 +146,8 @@ def read_spoilt_report(
         error=error,
         holder=holder if isinstance(holder, str) and holder else None,
         redelivered=delivery.redelivered,
+        continues_with=fusion.continues_with,
+        continued_from=fusion.continued_from,
     )
     return Occurrence(named.instance_id, event, workflow_id)
 

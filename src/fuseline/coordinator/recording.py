@@ -75,8 +75,11 @@ class Recording:
         for item, outcome, owner in zip(items, outcomes, owners, strict=True):
             index, delivery = owner
             ticket = tickets[index]
-            if outcome.verdict is Verdict.EARLY and ticket is not None and isinstance(item.what, Occurrence):
-                self._early.hold(by_itself(delivery, item.what), item, ticket)
+            what = item.what
+            # What is left of one that is parked does not go to the end of the queue: it would be parked again and again.
+            may_wait = outcome.verdict is Verdict.EARLY and item.on_refused is not None
+            if may_wait and ticket is not None and isinstance(what, Occurrence):
+                self._early.hold(by_itself(delivery, what), item, ticket)
             else:
                 self._pipeline.carry_out(item, outcome, ticket)
         for ticket in tickets:

@@ -9,7 +9,13 @@ import pytest
 from fuseline.amqp import codec
 from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.topology import Topology
-from fuseline.coordinator.decoding import by_itself, messages_in, read_report, reports_in
+from fuseline.coordinator.decoding import (
+    by_itself,
+    messages_in,
+    read_report,
+    read_spoilt_report,
+    reports_in,
+)
 from fuseline.engine.events import StepReported
 from fuseline.errors import InvalidMessageError
 from fuseline.model import Status, StepReport
@@ -86,3 +92,26 @@ def test_what_is_said_about_step_fusion() -> None:
 def test_what_is_said_wrongly_about_step_fusion_is_named(said: dict[str, Any], place: str) -> None:
     with pytest.raises(InvalidMessageError, match=f"Fusion: {place}: "):
         read_report(delivery(body("b", **said), kind=codec.REPORT), TOPOLOGY)
+
+
+@pytest.mark.parametrize(
+    ("said", "continues_with", "continued_from"),
+    [
+        ({}, None, None),
+        ({"continues_with": "c", "continued_from": ["a", 3]}, "c", ("a", 3)),
+        ({"continues_with": "c", "continued_from": "a"}, None, None),
+    ],
+    ids=["nothing", "well", "wrongly"],
+)
+def test_what_a_report_that_cannot_be_read_says_about_step_fusion_holds(
+    said: dict[str, Any], continues_with: str | None, continued_from: tuple[str, int] | None
+) -> None:
+    """P5: of an execution that its worker went on with in vain it fails no attempt, and the worker is told."""
+    spoilt = delivery(body("b", state="DONE", worker_id="w", **said), kind=codec.REPORT)
+    with pytest.raises(InvalidMessageError) as reason:
+        read_report(spoilt, TOPOLOGY)
+    left = read_spoilt_report(spoilt, TOPOLOGY, reason.value)
+    assert left is not None
+    assert isinstance(left.event, StepReported)
+    assert (left.event.status, left.event.holder) == (Status.FAILED, "w")
+    assert (left.event.continues_with, left.event.continued_from) == (continues_with, continued_from)
