@@ -45,7 +45,8 @@ class Sealer:
     ) -> Sealed:
         """`report` with the worker's id and times, encoded. What JSON cannot say fails the step and names the place.
 
-        `result_text` is the JSON of its result where somebody has it already, and found that it can travel.
+        `result_text` is the JSON of its result where somebody has it already, and found that it can travel; what has no
+        result says nothing of it.
         """
         update: dict[str, Any] = {}
         if self.worker_id and self.worker_id != report.worker_id:
@@ -106,7 +107,11 @@ def crashed(assignment: StepAssignment, error: BaseException, cause: Cause = Cau
 def _encode(report: StepReport, result_text: bytes | None) -> bytes:
     """All that the report says; what it says nothing about is left out. Raises `InvalidMessageError`."""
     said = {name: value for name, value in report.__dict__.items() if value is not None}
-    if result_text is None or result_text.count(b"[") + result_text.count(b"{") > _SURELY_FLAT:
+    if (
+        result_text is None
+        or "result" not in said
+        or result_text.count(b"[") + result_text.count(b"{") > _SURELY_FLAT
+    ):
         return codec.encode(said)
     del said["result"]
     return codec.encode(said)[:-1] + b',"result":' + result_text + b"}"

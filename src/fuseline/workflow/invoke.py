@@ -197,12 +197,14 @@ class Invocation:
         if isinstance(result, Branch):
             # The annotation of the function speaks of what it returns without branching.
             action, value, converter = result.action, result.value, None
-        plain, self.result_text = result_to_json(
+        plain, text = result_to_json(
             value, converter, f"step {bound.name!r}: the result", self._max_result_bytes
         )
         if not bound.is_plain:
             bound.hooks.succeed(bound.step, result, self._assignment.attempt)
-        return self._report(Status.SUCCEEDED, result=plain, action=action)
+        report = self._report(Status.SUCCEEDED, result=plain, action=action)
+        self.result_text = text  # not before: what fails after all has no result
+        return report
 
     def _fail(self, error: Exception) -> StepReport:
         bound = self._bound

@@ -11,7 +11,9 @@ import pytest
 from fuseline.amqp.wire import read
 from fuseline.clock import ManualClock
 from fuseline.model import Cause, Status, StepError, StepReport
-from fuseline.worker.reports import Sealer, cancelled, crashed, died, timed_out
+from fuseline.worker.reports import Sealed, Sealer, cancelled, crashed, died, timed_out
+from fuseline.worker.workflows import WorkflowCatalog
+from fuseline.workflow import Branch, FailureDecision, Step, StepPolicy, step, workflow_from_functions
 from fuseline.workflow.failure import MAX_TEXT
 from tests.unit.worker.bodies import assignment, report
 
@@ -99,3 +101,49 @@ def test_what_happened_is_said() -> None:
         assert dead.message == f"the process that executed attempt 2 {said}"
         assert isinstance(dead, StepError)
     assert cancelled(assignment("a")).state is Status.CANCELLED
+
+
+def _executed(step: Step) -> Sealed:
+    workflow = workflow_from_functions(step, workflow_id="w")
+    catalog = WorkflowCatalog([workflow], SEALER)
+    return catalog.execute(assignment(next(iter(workflow.to_schema().steps))))
+
+
+def test_a_result_of_none_is_a_success_whatever_is_annotated() -> None:
+    """Its JSON is made to look at it, and yet a report without a result says nothing of one."""
+
+    def nothing() -> None:
+        return None
+
+    def perhaps() -> int | None:
+        return None
+
+    def branching() -> Branch:
+        return Branch("aside")
+
+    for body in (nothing, perhaps, branching):
+        sealed = _executed(step(body))
+        assert (sealed.report.state, sealed.report.error) == (Status.SUCCEEDED, None)
+        assert read(StepReport, sealed.body) == sealed.report
+
+
+def test_what_fails_after_its_result_was_looked_at_says_why() -> None:
+    """The JSON of the result is no part of that report, and what the policy decided is."""
+
+    class Refusing(StepPolicy):
+        name = "refusing"
+
+        def on_success(self, step: Step, result: Any, attempt: int) -> None:
+            raise LookupError(f"{result} is not wanted")
+
+        def on_failure(self, step: Step, exc: BaseException, attempt: int) -> FailureDecision:
+            return FailureDecision.RETRY
+
+    def body() -> list[int]:
+        return [1]
+
+    sealed = _executed(step(policies=[Refusing()])(body))
+    assert sealed.report.error is not None
+    assert (sealed.report.error.type, sealed.report.result) == ("LookupError", None)
+    assert sealed.report.decision is not None
+    assert read(StepReport, sealed.body) == sealed.report
