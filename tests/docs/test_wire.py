@@ -31,8 +31,9 @@ from fuseline.amqp.topology import Topology, encode_part
 from fuseline.amqp.wire import Claim, Command, ControlNotice, Heartbeat, Reply
 from fuseline.broker.amqp import AmqpBroker
 from fuseline.clock import ManualClock
+from fuseline.coordinator.bundles import reports_in
 from fuseline.coordinator.commands import CheckArgs, Commands, DispatchArgs, DispatchManyArgs, RegisterArgs
-from fuseline.coordinator.decoding import read_report, reports_in
+from fuseline.coordinator.decoding import read_report
 from fuseline.engine import Rules
 from fuseline.ledger import Ledger
 from fuseline.model.messages import Cause, FailureDecision, StepAssignment, StepReport

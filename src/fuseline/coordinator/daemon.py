@@ -19,6 +19,7 @@ from fuseline.amqp.traffic import Traffic
 from fuseline.amqp.wire import Heartbeat, read
 from fuseline.clock import Clock, SteadyClock
 from fuseline.coordinator.answering import Answering
+from fuseline.coordinator.bundles import slices_of
 from fuseline.coordinator.commands import Commands
 from fuseline.coordinator.declared import Declared
 from fuseline.coordinator.decoding import read_dead_letter, read_report, read_spoilt_report
@@ -210,11 +211,14 @@ class Coordinator:
         t = self.topology
         self._reports = [
             Source(
-                Intake(self._link, t.reports_queue, self._batch, self._flush, self._lost),
+                Intake(self._link, t.reports_queue, self._batch, self._flush, self._lost, slices_of),
                 partial(read_report, topology=t),
                 lambda delivery, reason: read_spoilt_report(delivery, t, reason),
             ),
-            Source(Intake(self._link, t.dead_queue, self._batch, self._flush, self._lost), read_dead_letter),
+            Source(
+                Intake(self._link, t.dead_queue, self._batch, self._flush, self._lost, slices_of),
+                read_dead_letter,
+            ),
         ]
         self._asked = Intake(self._link, t.commands_queue, self._batch, self._answer, self._lost)
         self._link.consume(

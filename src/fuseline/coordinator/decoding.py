@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -61,36 +61,6 @@ def read_report(delivery: Delivery, topology: Topology) -> Occurrence:
             event, continues_with=said.continues_with, continued_from=said.continued_from
         )
     return Occurrence(report.instance_id, event, report.workflow_id)
-
-
-def messages_in(delivery: Delivery) -> int:
-    """How many messages are in one."""
-    return delivery.body.count(b"\n") + 1 if delivery.properties.type == codec.REPORTS else 1
-
-
-def reports_in(delivery: Delivery) -> Sequence[Delivery]:
-    """The messages that are in one, as deliveries of their own: each is read, parked or put back by itself.
-
-    They share the tag: the message is acknowledged when nothing that came of any of them is open.
-    """
-    if delivery.properties.type != codec.REPORTS:
-        return (delivery,)
-    properties = copy.copy(delivery.properties)
-    properties.type, properties.content_type, properties.message_id = codec.REPORT, codec.CONTENT_TYPE, None
-    return [
-        Delivery(
-            delivery.tag,
-            delivery.generation,
-            body,
-            properties,
-            delivery.exchange,
-            delivery.routing_key,
-            delivery.redelivered,
-            delivery.queue,
-            delivery.line,
-        )
-        for body in delivery.body.split(b"\n")
-    ]
 
 
 def by_itself(delivery: Delivery, what: Occurrence) -> Delivery:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from fuseline.amqp.consuming import Consumer, Delivery
 from fuseline.amqp.link import Link
-from fuseline.coordinator.decoding import messages_in
+from fuseline.coordinator.bundles import messages_in
 from fuseline.coordinator.settle import Settler
 from fuseline.errors import FuselineError
 
@@ -26,10 +26,17 @@ class Intake:
         prefetch: int,
         on_batch_end: Callable[[], None],
         on_lost: Callable[[FuselineError], None] | None = None,
+        split: Callable[[Delivery, int], Sequence[Delivery]] | None = None,
     ) -> None:
+        """`split`: a message in parts of up to so many, where many are in one."""
         self.settler = Settler(link)
         self._inbox: deque[Delivery] = deque()
-        self._consumer: Consumer = link.consume(queue, prefetch, self._inbox.append, on_batch_end, on_lost)
+        receive = (
+            self._inbox.append
+            if split is None
+            else lambda delivery: self._inbox.extend(split(delivery, prefetch))
+        )
+        self._consumer: Consumer = link.consume(queue, prefetch, receive, on_batch_end, on_lost)
 
     def __len__(self) -> int:
         return len(self._inbox)

@@ -8,7 +8,8 @@ from functools import partial
 from itertools import chain
 
 from fuseline.amqp.consuming import Delivery
-from fuseline.coordinator.decoding import by_itself, reports_in
+from fuseline.coordinator.bundles import reports_in
+from fuseline.coordinator.decoding import by_itself
 from fuseline.coordinator.early import EarlyReports
 from fuseline.coordinator.intake import Intake
 from fuseline.coordinator.outbox import Outbox

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.link import Link
+from fuseline.coordinator.bundles import Slice
 
 
 class Ticket:
@@ -14,7 +15,8 @@ class Ticket:
 
     __slots__ = ("_pending", "_settler", "last")
 
-    def __init__(self, settler: Settler, last: Delivery) -> None:
+    def __init__(self, settler: Settler, last: Delivery | None) -> None:
+        """`last`: the last message that ends here; None while all that there is of one is a part of it."""
         self._settler = settler
         self._pending = 1  # held by whoever opened it, until `done` is called once more than `expect`
         self.last = last
@@ -44,7 +46,8 @@ class Settler:
 
     def open(self, deliveries: Sequence[Delivery]) -> Ticket:
         """A ticket for the next deliveries (at least one), in their order."""
-        ticket = Ticket(self, deliveries[-1])
+        ends = (delivery for delivery in reversed(deliveries) if not isinstance(delivery, Slice))
+        ticket = Ticket(self, next(ends, None))
         self._open.append(ticket)
         return ticket
 
@@ -57,6 +60,6 @@ class Settler:
         """Acknowledge all up to the first ticket that still waits."""
         last: Delivery | None = None
         while self._open and self._open[0].is_settled:
-            last = self._open.popleft().last
+            last = self._open.popleft().last or last
         if last is not None:
             self._link.ack(last, multiple=True)

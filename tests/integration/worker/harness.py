@@ -16,7 +16,7 @@ from fuseline.amqp.sync import BackgroundLink
 from fuseline.amqp.topology import DEFAULT_EXCHANGE, Topology
 from fuseline.amqp.wire import Claim, Command, ControlNotice, Heartbeat, Reply, read
 from fuseline.clock import SystemClock
-from fuseline.coordinator.decoding import reports_in
+from fuseline.coordinator.bundles import reports_in
 from fuseline.errors import FuselineError
 from fuseline.model import StepAssignment, StepReport, WorkflowSchema
 from fuseline.notify import Notifier

@@ -9,13 +9,8 @@ import pytest
 from fuseline.amqp import codec
 from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.topology import Topology
-from fuseline.coordinator.decoding import (
-    by_itself,
-    messages_in,
-    read_report,
-    read_spoilt_report,
-    reports_in,
-)
+from fuseline.coordinator.bundles import messages_in, reports_in
+from fuseline.coordinator.decoding import by_itself, read_report, read_spoilt_report
 from fuseline.engine.events import StepReported
 from fuseline.errors import InvalidMessageError
 from fuseline.model import Status, StepReport

@@ -13,7 +13,7 @@ from fuseline.amqp import codec
 from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.link import Link
 from fuseline.amqp.resources import Queue
-from fuseline.coordinator import daemon, decoding
+from fuseline.coordinator import bundles, daemon, decoding
 from fuseline.coordinator.declared import Declared
 from fuseline.coordinator.outbox import Outbox
 from fuseline.coordinator.pipeline import Item, Pipeline
@@ -43,7 +43,7 @@ def ack_before_commit() -> Iterator[None]:
                 continue
             source.intake.take(deliveries)
             source.intake.settler.open(deliveries).done()
-            for delivery in (part for one in deliveries for part in decoding.reports_in(one)):
+            for delivery in (part for one in deliveries for part in bundles.reports_in(one)):
                 with contextlib.suppress(InvalidMessageError):
                     items.append(Item(source.decode(delivery)))
         if items:
