@@ -46,9 +46,15 @@ def is_of_holder(turn: Turn, row: StepRow, event: StepReported) -> bool:
 
 
 def is_early(turn: Turn, event: StepReported) -> bool:
-    """Whether a report of a step without a row overtook the one that it went on from, which may still make it count."""
+    """Whether a report of a step without a row overtook the one that it went on from, which may still make it count.
+
+    Not if nothing can: an early report goes round, under a name that is made of what it says.
+    """
     if event.continued_from is None or turn.run.status.is_terminal:
         return False
     name, attempt = event.continued_from
+    step = turn.plan.steps.get(event.step)
+    if step is None or step.predecessors != (name,) or event.attempt != 1:
+        return False
     before = turn.step(name)
     return before is None or (before.attempt == attempt and not before.status.is_terminal)

@@ -95,6 +95,23 @@ def test_a_report_of_the_next_step_that_overtakes_the_one_before_is_early() -> N
     assert player.store.run.status is RunStatus.SUCCEEDED
 
 
+@pytest.mark.parametrize(
+    "never",
+    [
+        report("x" * 1_000, ("a", 1)),  # no such step
+        report("b", ("x", 1)),
+        report("c", ("a", 1)),  # not the next one
+        report("b", ("a", 1), attempt=10**300),  # what is gone on with is a first attempt
+    ],
+    ids=["no step", "from no step", "not the next", "no first attempt"],
+)
+def test_what_can_never_count_is_not_early(never: StepReported) -> None:
+    """P1: it would go round for as long as the run lasts; and no message can have such a name."""
+    player = chain()
+    player.apply(StepClaimed("a", 1, "w"))
+    assert player.refused(never) is Verdict.UNKNOWN
+
+
 def test_what_went_on_from_an_attempt_that_does_not_count_is_refused() -> None:
     """P3: another worker's attempt counts, and so does only what comes of that."""
     player = chain()
