@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -85,10 +85,25 @@ class Announcer:
             self._ask()
 
     def stop(self) -> None:
-        """Wait for no more events."""
-        self._ask()
+        """Wait for no more events, nor for answers: when they come, nothing can be sent any more.
+
+        Where somebody has listened lately all of them are told, whoever may be listening still.
+        """
+        if self._clock.monotonic() < self._quiet_from:
+            for asked in self._asked:
+                asked.is_heard = asked.is_heard is not False
+            self._tell_decided()
+            for asked in self._taken():
+                self._tell_all(asked)
+        else:
+            self._ask()
 
     def _ask(self) -> None:
+        for asked in self._taken():
+            self._probe(asked)
+
+    def _taken(self) -> Iterator[_Asked]:
+        """What was gathered, in parts for a probe each."""
         gathered, self._gathered, self._count = self._gathered, {}, 0
         asked = _Asked()
         for run, told in gathered.items():
@@ -99,10 +114,10 @@ class Announcer:
                     asked.keys[key] = None
                     asked.events.append((key, at, run, notice))
             if len(asked.keys) >= KEYS_AT_ONCE:
-                self._probe(asked)
+                yield asked
                 asked = _Asked()
         if asked.keys:
-            self._probe(asked)
+            yield asked
 
     def _probe(self, asked: _Asked) -> None:
         self._asked.append(asked)
@@ -121,8 +136,11 @@ class Announcer:
         while self._asked and self._asked[0].is_heard is not None:
             asked = self._asked.popleft()
             if asked.is_heard:
-                for event in asked.events:
-                    self._tell_one(*event)
+                self._tell_all(asked)
+
+    def _tell_all(self, asked: _Asked) -> None:
+        for event in asked.events:
+            self._tell_one(*event)
 
     def _tell_one(self, key: str, at: float, run: _Run, notice: Notice) -> None:
         workflow_id, version, instance_id = run

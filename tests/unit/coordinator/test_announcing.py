@@ -177,6 +177,26 @@ def test_whoever_stops_asks_for_what_waits(link: FakeLink, announcer: Announcer)
     assert [keys for keys, _ in link.probes] == [["w.i.workflow_finished"]]
 
 
+def test_whoever_stops_tells_what_waits_where_somebody_listens(link: FakeLink, announcer: Announcer) -> None:
+    """The answers come when nothing can be sent any more: who watches would never see a run end."""
+    announcer.tell(outcome("i", "workflow_started"))
+    link.end_of_moment()
+    link.probes[0][1](None)
+    announcer.tell(outcome("i", "step_started"))
+    link.end_of_moment()
+    announcer.tell(outcome("i", "step_finished", "workflow_finished"))
+    announcer.stop()
+    assert [kind for _, kind in link.events] == [
+        "workflow_started",
+        "step_started",
+        "step_finished",
+        "workflow_finished",
+    ]
+    link.probes[1][1](None)
+    link.end_of_moment()
+    assert (len(link.probes), len(link.events)) == (2, 4)
+
+
 def test_what_waits_for_answers_is_bounded(link: FakeLink, announcer: Announcer) -> None:
     """RabbitMQ is away: events are dropped, and told again when it has answered."""
     for _ in range(announcing.MAX_PROBES + 5):
