@@ -234,3 +234,19 @@ def test_a_worker_that_beats_and_never_reports_is_ended_by_the_timeout(
     view = broker.wait(run, SECONDS)
     assert view.error is not None
     assert view.error.cause is Cause.TIMEOUT
+
+
+def test_a_message_of_very_many_reports_is_recorded_whole_and_let_go_once(
+    serve: Serve, worker: ForeignWorker
+) -> None:
+    """P1: whoever sends it. What comes after it is read on the same channel, which a second ack would have closed."""
+    broker = serve(PATIENT)
+    good = {"workflow_id": "spoilt", "step_name": "a", "state": "SUCCEEDED"}
+    runs = [broker.dispatch_workflow(graph("spoilt", {"a": []})) for _ in range(3)]
+    stale = json.dumps({**good, "instance_id": runs[0], "attempt": 7}).encode()
+    first, last, after = (json.dumps({**good, "instance_id": run}).encode() for run in runs)
+    worker.say("spoilt", b"\n".join([first, *[stale] * 2_000, last, b""]), props(codec.REPORTS))
+    worker.say("spoilt", after, props())
+    for run in runs:
+        assert broker.wait(run, SECONDS).state is RunStatus.SUCCEEDED
+    assert worker.link.get(worker.topology.parked_queue, deadline_seconds=SECONDS) is None
