@@ -32,7 +32,10 @@ class Catalog(ABC):
 
     @abstractmethod
     def job(self, assignment: StepAssignment, started_at: float) -> Job:
-        """What executes the assignment. Never raises: what is wrong with it is the report of the job."""
+        """What executes the assignment. Never raises: what is wrong with it is the report of the job.
+
+        It changes nothing of the assignment: a step that is gone on with gets of its payload what this one got.
+        """
 
     def end(self, run: RunCoroutine) -> None:  # noqa: B027 - what has no hooks has nothing to end
         """Nothing more will be executed in this process; `run` executes what has to be awaited."""

@@ -129,7 +129,7 @@ _BODIES: dict[str, Callable[[Any], Any]] = {
 
 
 class CallableCatalog(Catalog):
-    """A catalog of plain callables by step name; counts what ran."""
+    """A catalog of plain callables by step name, each of which gets an assignment that is its own; counts what ran."""
 
     def __init__(self, schemas: Sequence[WorkflowSchema] = (SCHEMA,)) -> None:
         self._schemas = schemas
@@ -155,9 +155,9 @@ class CallableCatalog(Catalog):
     def _call(self, assignment: StepAssignment) -> Any:
         self.runs += 1
         self.started.put(assignment)
-        return self.sync[assignment.step_name](assignment)
+        return self.sync[assignment.step_name](assignment.model_copy(deep=True))
 
     async def _await(self, assignment: StepAssignment) -> Any:
         self.runs += 1
         self.started.put(assignment)
-        return await self.asynchronous[assignment.step_name](assignment)
+        return await self.asynchronous[assignment.step_name](assignment.model_copy(deep=True))
