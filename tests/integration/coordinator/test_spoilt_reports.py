@@ -65,8 +65,10 @@ def worker(amqp_url: str, topology: Topology) -> Iterator[ForeignWorker]:
 
 
 def parked_reason(worker: ForeignWorker) -> str:
-    delivery = worker.link.get(worker.topology.parked_queue, deadline_seconds=SECONDS)
-    assert delivery is not None
+    """Of the next one; its run may have ended before it is there."""
+    parked: queue.Queue[Delivery] = queue.Queue()
+    worker.link.consume(worker.topology.parked_queue, 1, parked.put)
+    delivery = parked.get(timeout=SECONDS)
     return str((delivery.properties.headers or {})["x-fuseline-reason"])
 
 
