@@ -140,7 +140,7 @@ class Fusion(_Wire):
 
 def report_id(instance_id: str, step_name: str, attempt: int, *, is_fused: bool) -> str:
     """The message id of a report. `is_fused`: of an attempt that its worker went on to by itself."""
-    return f"{instance_id}/{step_name}/{attempt}/{'fused-report' if is_fused else 'report'}"
+    return f"{instance_id}/{step_name}/{attempt}/{'fused' if is_fused else 'report'}"
 
 
 def read(model: type[Model], body: bytes) -> Model:

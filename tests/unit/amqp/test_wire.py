@@ -6,9 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from fuseline.amqp.codec import encode
-from fuseline.amqp.wire import Claim, Command, ControlKind, ControlNotice, Heartbeat, Reply, read
+from fuseline.amqp.wire import Claim, Command, ControlKind, ControlNotice, Heartbeat, Reply, read, report_id
 from fuseline.errors import InvalidMessageError, StaleReportError
 from fuseline.model import StepReport
+from fuseline.model.schema import MAX_ID_LENGTH
 
 BEAT = Heartbeat(
     worker_id="w1", workflows=[("ingest", "1")], leases=[("run", "parse", 2)], host="h", pid=7, sent_at=1.5
@@ -89,3 +90,10 @@ def test_a_name_with_a_nul_is_refused_as_no_database_may_hold_it(field: str) -> 
         read(Claim, encode(claim))
     with pytest.raises(InvalidMessageError, match="worker_id"):
         read(Heartbeat, encode({"worker_id": "a\0b", "sent_at": 1.0}))
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_the_longest_names_make_a_message_id_that_amqp_takes(is_fused: bool) -> None:
+    """P1: a report that can never be sent ends its worker, and one that cannot be put back holds up all after it."""
+    longest = "x" * MAX_ID_LENGTH
+    assert len(report_id(longest, longest, 99_999, is_fused=is_fused)) <= 255

@@ -59,7 +59,7 @@ def test_one_that_cannot_be_read_spoils_no_other() -> None:
 
 def test_one_that_travels_on_alone_gets_an_id() -> None:
     first, second = reports_in(delivery(body("a"), body("b", continued_from=["a", 1])))
-    for part, name in [(first, "r/a/1/report"), (second, "r/b/1/fused-report")]:
+    for part, name in [(first, "r/a/1/report"), (second, "r/b/1/fused")]:
         alone = by_itself(part, read_report(part, TOPOLOGY))
         assert (alone.properties.message_id, alone.properties.correlation_id) == (name, "r")
     lone = delivery(body("a"), kind=codec.REPORT)

@@ -17,9 +17,9 @@ JOIN = Graph(graph("w", {"a": ["b"], "c": ["b"]}))
 RUN = RunRow("r", "w", "1", RunStatus.RUNNING, 0.0, 1)
 SAID = {
     "r/a/1/report": {"w0"},
-    "r/a/1/fused-report": set(),
+    "r/a/1/fused": set(),
     "r/a/2/report": {"w1"},
-    "r/a/2/fused-report": set(),
+    "r/a/2/fused": set(),
 }
 
 

@@ -138,7 +138,7 @@ def test_step_fusion_is_told_beside_the_report(post: Post) -> None:
     post.end_turn()
     (line,) = post.sent[0].lines
     assert (line["continues_with"], line["continued_from"]) == ("c", ["a", 2])
-    assert post.sent[0].properties.message_id == "r/b/1/fused-report"
+    assert post.sent[0].properties.message_id == "r/b/1/fused"
 
 
 def test_of_a_message_that_is_refused_each_report_is_sent_alone(post: Post) -> None:

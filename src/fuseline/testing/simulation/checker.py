@@ -363,7 +363,7 @@ class Checker:
     def _report_settled(self, who: str, queue: str, message_id: str, i: str, name: str, attempt: int) -> None:
         if not self._is_over(i, name, attempt):
             row = self.rows[i].get(name)
-            if message_id.endswith("/fused-report"):
+            if message_id.endswith("/fused"):
                 self._fused_settled(who, queue, message_id, row)
                 return
             others = self._said[message_id] - {row.holder if row is not None else None}
@@ -414,7 +414,7 @@ class Checker:
 
     def _was_fused(self, i: str, name: str) -> bool:
         """Whether a worker that went on with it said something about its first attempt."""
-        return any(self._said[f"{i}/{name}/1/{what}"] for what in ("fused-report", "release"))
+        return any(self._said[f"{i}/{name}/1/{what}"] for what in ("fused", "release"))
 
     def _is_out(self, message_id: str) -> bool:
         """Whether RabbitMQ has the assignment, or has refused it so that it is left to the sweep."""

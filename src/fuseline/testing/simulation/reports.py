@@ -9,7 +9,7 @@ from fuseline.model.status import Status
 from fuseline.testing.simulation.workload import SCRIPTED
 
 Attempt = tuple[str, str, int]
-REPORTS = ("report", "fused-report")
+REPORTS = ("report", "fused")
 """What the id of a report ends in."""
 
 
