@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Any, Final, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -42,6 +44,23 @@ comparing it with itself, and finding its plan, costs nothing. A digest takes an
 _ADAPTER: Final[TypeAdapter[WorkflowSchema]] = TypeAdapter(Definition)
 
 
+_BY_TEXT: Final[WeakValueDictionary[bytes, WorkflowSchema]] = WeakValueDictionary()
+"""Likewise, by the digest of the text that they were read from."""
+
+
 def recognised(plain: dict[str, Any]) -> WorkflowSchema:
     """The definition in these JSON types. Raises `pydantic.ValidationError`."""
     return _ADAPTER.validate_python(plain)
+
+
+def recognised_text(text: str) -> WorkflowSchema:
+    """The definition in this JSON. The same text again is not even parsed, as long as anybody uses what came of it.
+
+    Storage is asked every few seconds for each definition in use, which may have a hundred thousand steps. Raises
+    `ValueError` for what is no JSON, and `pydantic.ValidationError`.
+    """
+    key = hashlib.sha256(text.encode()).digest()
+    known = _BY_TEXT.get(key)
+    if known is None:
+        known = _BY_TEXT[key] = recognised(json.loads(text))
+    return known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import pickle
 import weakref
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from fuseline.model import PolicySpec, StepSchema, WorkflowSchema
 from fuseline.model import schema as schema_module
 from fuseline.model.digest import digest_of
-from fuseline.model.recognised import Definition, recognised
+from fuseline.model.recognised import Definition, recognised, recognised_text
 from fuseline.testing.flows import graph
 
 
@@ -77,11 +78,28 @@ def test_what_says_the_same_is_one_object_while_somebody_uses_it() -> None:
     assert first == WorkflowSchema(**plain())
 
 
+def test_a_text_that_was_read_before_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P6: storage is asked again and again for a definition, however many steps it has."""
+    text = json.dumps(plain())
+    first = recognised_text(text)
+    assert first == WorkflowSchema(**plain())
+    assert recognised_text(json.dumps(plain(outputs=["b"]))) != first
+    monkeypatch.setattr(json, "loads", None)
+    assert recognised_text(text) is first
+
+
+def test_a_text_and_a_message_that_say_the_same_are_one_object() -> None:
+    sent = recognised(plain())
+    assert recognised_text(json.dumps(plain(), indent=1)) is sent
+
+
 def test_nothing_is_kept_that_nobody_uses() -> None:
     """P6."""
     found = weakref.ref(recognised(plain(version="9")))
+    read = weakref.ref(recognised_text(json.dumps(plain(version="10"))))
     gc.collect()
     assert found() is None
+    assert read() is None
 
 
 def test_fields_of_messages_are_recognised_too() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fuseline.engine.state import RunRow, StepRow
 from fuseline.errors import StorageUnavailableError
-from fuseline.model.recognised import recognised
+from fuseline.model.recognised import recognised_text
 from fuseline.model.schema import WorkflowSchema
 from fuseline.model.views import WorkerView
 from fuseline.storage.sql import rows
@@ -64,7 +64,7 @@ def _put_joins(found: Loaded, read: Iterable[Row]) -> None:
 def to_schema(row: Row) -> StoredSchema:
     """A row of the registered versions."""
     _, _, registered_at, body = row
-    return StoredSchema(recognised(rows.loads(body)), registered_at)
+    return StoredSchema(recognised_text(body), registered_at)
 
 
 class SqlTransaction(Transaction):
