@@ -79,8 +79,8 @@ bench: setup servers ## Measure speed here (BENCH_ARGS="--quick"), and the query
 	$(BIN)/pytest -q -s tests/bench $(PYTEST_ARGS)
 
 .PHONY: scale
-scale: setup servers ## Measure what a step costs as things grow, and a system at rest (SCALE_ARGS="--quick")
-	$(BIN)/python -m tests.bench.scaling $(SCALE_ARGS)
+scale: setup servers ## Measure what a step costs as things grow, and a system at rest (SCALE_ARGS="--quick --page FILE")
+	$(BIN)/python -m tests.bench.scale $(SCALE_ARGS)
 
 .PHONY: check
 check: setup ## Lint, check formats, types and layers

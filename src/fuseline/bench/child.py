@@ -16,6 +16,7 @@ ROLES: Final[Mapping[str, Callable[[Parent], None]]] = {
     "floor-worker": worker.run_worker,
     "coordinator": parties.run_coordinator,
     "worker": parties.run_worker,
+    "workers": parties.run_workers,
     "embedded": embedded.run_embedded,
     "local": embedded.run_local,
 }

@@ -24,6 +24,11 @@ def cpu_seconds(groups: Mapping[str, Iterable[int]]) -> dict[str, float]:
     }
 
 
+def with_children(pids: Iterable[int]) -> set[int]:
+    """These processes and their descendants, as they are now."""
+    return _with_children(pids, _all()[0])
+
+
 def _all() -> tuple[dict[int, int], dict[int, int]]:
     """Of each process its parent, and its ticks with those of its children that ended and were waited for."""
     parents: dict[int, int] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from fuseline.bench.failing import BenchFailedError
@@ -18,13 +19,17 @@ PAUSE_SECONDS: Final = 0.05
 """Between runs that are done one after the other, so that each meets a system that rests."""
 _LOOK_SECONDS: Final = (0.005, 0.05)
 FOLLOW_SECONDS: Final = 600.0
+AT_ONCE: Final = 8
+_BEYOND: Final = "g"
+"""Ids that are made here are hexadecimal, and so before it: a database may hold other runs, open ones too."""
 
 
 class Driver:
     """Dispatches through `broker`, with one call all runs of a workflow, and looks into `storage` for the ends.
 
     The end of a run is the time that its row says, not the time when somebody looked: looking often would be a load of
-    its own. `check` is called while it waits, and raises when there is no point in waiting.
+    its own. `check` is called while it waits, and raises when there is no point in waiting. `calls`: in so many calls at
+    least runs are dispatched, where two works of different numbers of workflows are to be compared.
     """
 
     def __init__(
@@ -34,11 +39,13 @@ class Driver:
         *,
         check: Callable[[], None] = lambda: None,
         follow_seconds: float = FOLLOW_SECONDS,
+        calls: int = 1,
     ) -> None:
         self._broker = broker
         self._storage = storage
         self._check = check
         self._follow_seconds = follow_seconds
+        self._calls = calls
 
     def do(self, work: Work) -> Timing:
         """All runs of the work. Raises `BenchFailedError` when one fails or does not end."""
@@ -47,11 +54,16 @@ class Driver:
 
     def _all_at_once(self, work: Work, schemas: Sequence[WorkflowSchema]) -> Timing:
         began = time.time()
-        ids = [one for turn in range(len(schemas)) for one in self._dispatch_many(work, schemas, turn)]
+        # A multiple of the workflows, so that each call is about runs of one.
+        turns = len(schemas) * -(-self._calls // len(schemas))
+        # A few at a time: one after the other they would come too slowly to keep anybody busy.
+        with ThreadPoolExecutor(AT_ONCE if self._calls > 1 else 1) as pool:
+            told = pool.map(lambda turn: self._dispatch_many(work, schemas, turn, turns), range(turns))
+            ids = [one for many in told for one in many]
         dispatched = time.time()
         for instance_id in ids[-1:] + ids[:1]:
             self._follow(instance_id)
-        self._wait_for(lambda: not self._storage.list_runs(state=RunStatus.RUNNING, limit=1))
+        self._wait_for(lambda: not self._storage.list_runs(state=RunStatus.RUNNING, limit=1, before=_BEYOND))
         return Timing(max(self._ends(ids)) - began, dispatched - began)
 
     def _one_by_one(self, work: Work, schemas: Sequence[WorkflowSchema]) -> Timing:
@@ -68,9 +80,11 @@ class Driver:
         schema = schemas[run % len(schemas)]
         return self._broker.dispatch_workflow(schema, inputs(work, run, PAYLOAD))
 
-    def _dispatch_many(self, work: Work, schemas: Sequence[WorkflowSchema], turn: int) -> list[str]:
-        every = range(turn, work.runs, len(schemas))
-        return self._broker.dispatch_many(schemas[turn], [inputs(work, run, PAYLOAD) for run in every])
+    def _dispatch_many(
+        self, work: Work, schemas: Sequence[WorkflowSchema], turn: int, turns: int
+    ) -> list[str]:
+        each = [inputs(work, run, PAYLOAD) for run in range(turn, work.runs, turns)]
+        return self._broker.dispatch_many(schemas[turn % len(schemas)], each) if each else []
 
     def _follow(self, instance_id: str) -> None:
         def ended() -> bool:
@@ -93,7 +107,7 @@ class Driver:
         """When each has ended, and that it did so well."""
         ends = []
         wanted = set(ids)
-        before: str | None = None
+        before = _BEYOND
         while wanted and (rows := self._storage.list_runs(limit=1000, before=before)):
             for row in rows:
                 if row.instance_id not in wanted:

@@ -16,7 +16,7 @@ assert FAILING_PERCENT < 100  # a step that always failed would end its run
 def workflows(work: Work) -> list[Workflow]:
     """All that the runs of `work` are of."""
     if work.shape is Shape.CHAIN:
-        return [chain_flow(work.size)]
+        return [chain_flow(work.size, number) for number in range(work.flows)]
     if work.shape is Shape.FAN:
         return [fan_flow(work.size)]
     return [random_flow(work, number) for number in range(RANDOM_GRAPHS)]
@@ -46,13 +46,14 @@ def _hop(number: int, before: Step | None) -> Step:
     return hop
 
 
-def chain_flow(length: int) -> Workflow:
-    """One step after the other; each hands on what it got."""
+def chain_flow(length: int, which: int = 0) -> Workflow:
+    """One step after the other; each hands on what it got. `which`: of several that are alike."""
     last: Step | None = None
     for number in range(length):
         last = _hop(number, last)
     assert last is not None
-    return Workflow(outputs=[last], workflow_id=f"bench-chain-{length}", version="1")
+    of_many = f"-{which}" if which else ""
+    return Workflow(outputs=[last], workflow_id=f"bench-chain-{length}{of_many}", version="1")
 
 
 # ---- a fan

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import cProfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fuseline.amqp.topology import Topology
 from fuseline.amqp.traffic import Traffic
@@ -17,17 +19,23 @@ from fuseline.notify import Notifier
 from fuseline.settings import Settings
 from fuseline.storage.sql import SqlRuntimeStorage, open_storage
 from fuseline.worker import Worker
+from fuseline.workflow import Workflow
 
 
 class _Telling(Notifier):
-    """Tells the parent, in the place of systemd, that the worker takes steps."""
+    """Tells the parent, in the place of systemd, when so many workers take steps."""
 
-    def __init__(self, parent: Parent) -> None:
+    def __init__(self, parent: Parent, count: int = 1) -> None:
         super().__init__({})
         self._parent = parent
+        self._left = count
+        self._lock = threading.Lock()
 
     def ready(self, status: str = "") -> None:
-        self._parent.ready()
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                self._parent.ready()
 
 
 def _traffic(traffic: Traffic) -> dict[str, int]:
@@ -76,19 +84,46 @@ def run_coordinator(parent: Parent) -> None:
         storage.close()
 
 
-def run_worker(parent: Parent) -> None:
-    """A worker with every workflow of a work, until the parent is gone."""
-    job = parent.job
-    worker = Worker(
+def _worker(job: Mapping[str, Any], flows: Sequence[Workflow], notifier: Notifier) -> Worker:
+    return Worker(
         job["amqp_url"],
-        workflows(Work.from_json(job["work"])),
+        flows,
         concurrency=job["concurrency"],
         executor="async",
         settings=Settings(fusion_hops=job["fusion_hops"]),
         topology=Topology(job["prefix"]),
-        notifier=_Telling(parent),
+        notifier=notifier,
     )
+
+
+def run_worker(parent: Parent) -> None:
+    """A worker with every workflow of a work, until the parent is gone."""
+    job = parent.job
+    worker = _worker(job, workflows(Work.from_json(job["work"])), _Telling(parent))
     parent.listen(lambda _question: parent.tell(_traffic(worker.traffic)), worker.stop)
     keep_what_is_loaded()
     search_seldom()
     profiled(worker.run, job.get("profile"))
+
+
+def run_workers(parent: Parent) -> None:
+    """Many workers in one process, until the parent is gone.
+
+    Each has its connections, its loop and its heartbeats: servers and coordinators cannot tell it from a process of its own.
+    """
+    job = parent.job
+    flows = workflows(Work.from_json(job["work"]))
+    notifier = _Telling(parent, job["count"])
+    workers = [_worker(job, flows, notifier) for _ in range(job["count"])]
+    threads = [threading.Thread(target=one.run, name=f"worker {one.worker_id}") for one in workers]
+    for thread in threads:
+        thread.start()
+    keep_what_is_loaded()
+    search_seldom()
+    for _question in parent.questions():
+        total = sum((one.traffic for one in workers), Traffic())
+        parent.tell(_traffic(total))
+    for one in workers:
+        one.stop()
+    for thread in threads:
+        thread.join()

@@ -32,11 +32,13 @@ def places(amqp_url: str | None, database_url: str | None) -> Iterator[Places]:
         @contextmanager
         def one_round() -> Iterator[Place]:
             pids: dict[str, int] = {}
+            rabbitmqctl = None
             with ExitStack() as of_round:
                 url = amqp_url
                 if url is None:
                     rabbitmq = of_round.enter_context(private_rabbitmq())
                     url, pids["rabbitmq"] = rabbitmq.url, rabbitmq.pid
+                    rabbitmqctl = rabbitmq.rabbitmqctl
                 database = database_url
                 if postgres is not None:
                     name = f"bench_{secrets.token_hex(4)}"
@@ -46,7 +48,7 @@ def places(amqp_url: str | None, database_url: str | None) -> Iterator[Places]:
                 upgrade(database)
                 if database_url is not None:
                     of_round.callback(_empty, database_url)
-                yield Place(url, database, pids)
+                yield Place(url, database, pids, rabbitmqctl)
 
         yield one_round
 

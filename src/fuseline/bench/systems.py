@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from fuseline.amqp.topology import Topology
-from fuseline.bench.children import Child
+from fuseline.bench.children import READY_SECONDS, Child
 from fuseline.bench.cpu import cpu_seconds, difference
 from fuseline.bench.driving import FOLLOW_SECONDS, Driver
 from fuseline.bench.floor.queues import declare, delete, delete_topology
@@ -38,6 +38,8 @@ class Place:
     amqp_url: str
     database_url: str
     server_pids: Mapping[str, int]
+    rabbitmqctl: Callable[..., str] | None = None
+    """Asks RabbitMQ's own tool, where it is private."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Setting:
     workers: int = WORKERS
     concurrency: int = CONCURRENCY
     profiles: Path | None = None
+    ready_seconds: float = READY_SECONDS
 
 
 class System(ABC):
@@ -72,8 +75,18 @@ def _sampled(
     read_cpu: Callable[[], Mapping[str, float]],
     children: Sequence[Child],
 ) -> Sample:
-    """Warm up, then do the work between two readings of the clocks and counters."""
+    """Warm up, then do the work."""
     do(work.warm_up())
+    return _sample(work, do, read_cpu, children)
+
+
+def _sample(
+    work: Work,
+    do: Callable[[Work], Timing],
+    read_cpu: Callable[[], Mapping[str, float]],
+    children: Sequence[Child],
+) -> Sample:
+    """Do the work between two readings of the clocks and counters."""
     counts = _counts(children)
     cpu = read_cpu()
     timing = do(work)
@@ -148,12 +161,21 @@ class Installation:
     def sample(self, work: Work) -> Sample:
         """Do the work once to warm up, and once for the sample. Raises `BenchFailedError`."""
         driver = Driver(self.broker, self.storage, check=self.check)
-        return _sampled(work, driver.do, self.read_cpu, self.children)
+        driver.do(work.warm_up())
+        return self.sample_of(work, driver)
+
+    def sample_of(self, work: Work, driver: Driver) -> Sample:
+        """Do the work for the sample, without warming up."""
+        return _sample(work, driver.do, self.read_cpu, self.children)
 
     def check(self) -> None:
         """Raise `BenchFailedError` when one of its processes has ended."""
         for child in self.children:
             child.check()
+
+    def read_counts(self) -> dict[str, int]:
+        """Messages, frames, statements and so on of all of its processes so far."""
+        return _counts(self.children)
 
     def read_cpu(self) -> dict[str, float]:
         """CPU seconds so far, by who used them; this process dispatches."""
@@ -177,9 +199,17 @@ class Fuseline(System):
 
     @contextmanager
     def started(
-        self, work: Work, place: Place, setting: Setting, coordinators: int = 1
+        self,
+        work: Work,
+        place: Place,
+        setting: Setting,
+        coordinators: int = 1,
+        crowds: Sequence[int] = (),
     ) -> Iterator[Installation]:
-        """Coordinators and workers for `work`, ready, and ended with the context."""
+        """Coordinators and workers for `work`, ready, and ended with the context.
+
+        `crowds`: further processes, with so many workers in each, to see what many workers cost the servers.
+        """
         topology = Topology(f"fuseline-bench-{secrets.token_hex(4)}")
         schemas = [flow.to_schema() for flow in workflows(work)]
         job: dict[str, Any] = {
@@ -200,10 +230,13 @@ class Fuseline(System):
             for number in range(coordinators):
                 name = f"coordinator-{number}" if number else "coordinator"
                 recorders.append(child("coordinator", name, database_url=place.database_url))
-                recorders[-1].wait_ready()
+                recorders[-1].wait_ready(setting.ready_seconds)
             workers = [child("worker", f"worker-{number}") for number in range(setting.workers)]
+            workers += [
+                child("workers", f"workers-{number}", count=count) for number, count in enumerate(crowds)
+            ]
             for worker in workers:
-                worker.wait_ready()
+                worker.wait_ready(setting.ready_seconds)
             storage = open_storage(place.database_url)
             stack.callback(storage.close)
             broker = stack.enter_context(AmqpBroker(place.amqp_url, topology=topology))

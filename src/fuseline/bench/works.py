@@ -43,7 +43,8 @@ class Metric(StrEnum):
 class Work:
     """`runs` runs of a shape of `size` (length or width).
 
-    `serial`: one after the other, on an idle system; else all are dispatched as fast as can be.
+    `serial`: one after the other, on an idle system; else all are dispatched as fast as can be. `flows`: of so many
+    workflows, in turn; chains alone may be of several.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Work:
     runs: int
     serial: bool
     metrics: tuple[Metric, ...]
+    flows: int = 1
 
     @classmethod
     def from_json(cls, told: dict[str, Any]) -> Self:
