@@ -69,8 +69,8 @@ def test_the_floor_and_fuseline_are_measured_on_given_servers(
     }
     for (_, work), cost in costs.items():
         assert {"coordinator", "workers"} <= cost["cpu_ms_per_step"].keys()
-        # An assignment and a report; retries, dispatches and their answers come on top.
-        assert 2 <= cost["counts_per_step"]["messages"] < 6, work
+        # An assignment, and a part of a message of reports; retries, dispatches and their answers come on top.
+        assert 1 <= cost["counts_per_step"]["messages"] < 6, work
         assert cost["counts_per_step"]["sql_commits"] > 0
     assert (fuseline.folder / "speed" / "throughput.svg").exists()
     check_that_nothing_is_left(fresh_postgres_url)
