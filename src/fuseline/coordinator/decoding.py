@@ -51,7 +51,11 @@ def read_report(delivery: Delivery, topology: Topology) -> Occurrence:
     if delivery.properties.type not in (codec.REPORT, None):
         raise InvalidMessageError(f"type {delivery.properties.type!r} is neither a report nor a claim")
     value = codec.parse(delivery.body)
-    report = as_model(StepReport, value)
+    try:
+        report = as_model(StepReport, value)
+    except InvalidMessageError:
+        codec.refuse_infinity(value)  # that it is no JSON comes before what is wrong with the report
+        raise
     codec.refuse_infinity(report.result, "result")  # in what else is a number, the model sees to that
     _check_exchange(delivery, topology, report.workflow_id)
     event = reported(report, redelivered=delivery.redelivered)
