@@ -269,14 +269,19 @@ def test_who_has_his_own_transactions_is_given_every_report_in_one(
     assert len(begun) == before + 1
 
 
-def test_a_run_that_was_purged_and_dispatched_anew_is_another_one(
-    mine: Ledger, other: Ledger, clock: ManualClock
-) -> None:
+def begin_anew(mine: Ledger, other: Ledger, clock: ManualClock) -> None:
+    """Run `i`, which `mine` remembers; `other` purges it and dispatches another one under its id."""
     begin(mine, "i")
     apply(other, "i", CancelRequested())
     clock.advance(1.0)
     assert other.storage.purge_runs(clock.now()) == 1
     other.apply([Dispatch("chain", "1", "i", {"x": 2})])
+
+
+def test_a_run_that_was_purged_and_dispatched_anew_is_another_one(
+    mine: Ledger, other: Ledger, clock: ManualClock
+) -> None:
+    begin_anew(mine, other, clock)
     (outcome,) = apply(mine, "i", done("a"))
     assert outcome.assignments[0].payload["workflow_inputs"] == {"x": 2}
 
@@ -299,11 +304,7 @@ def test_a_run_that_was_dispatched_anew_does_not_get_the_inputs_of_the_one_befor
     mine: Ledger, other: Ledger, clock: ManualClock
 ) -> None:
     """Its header is read and remembered in a transaction that reads no inputs."""
-    begin(mine, "i")
-    apply(other, "i", CancelRequested())
-    clock.advance(1.0)
-    assert other.storage.purge_runs(clock.now()) == 1
-    other.apply([Dispatch("chain", "1", "i", {"x": 2})])
+    begin_anew(mine, other, clock)
     begin(mine, "j")
     mine.apply([Occurrence(i, StepClaimed("a", 1, "w"), "chain") for i in ("i", "j")])
     (outcome,) = apply(mine, "i", done("a"))
