@@ -33,7 +33,7 @@ class Server:
         self.history = world.history
         self.requeues_in_front = chance() < 0.7
         self.counts_nacks = chance() < 0.5
-        self.delivery_limit = 3 if chance() < 0.3 else 1_000_000
+        self.delivery_limit = 3 if chance() < 0.6 else 1_000_000
         self.chance_of_duplicates = 0.0
         self.chance_of_loss = 0.0  # of what is not persistent
         self.exchanges: dict[str, SimExchange] = {}
