@@ -29,6 +29,7 @@ from fuseline.amqp.codec import Properties
 log = logging.getLogger(__name__)
 
 READ_BYTES: Final = 64 * 1024
+READS_AT_ONCE: Final = 8
 WRITE_BYTES: Final = 128 * 1024
 """What waits for the end of the turn at most, roughly, and what the transport gets at once."""
 MAX_ROUTES: Final = 512
@@ -243,24 +244,32 @@ class _Lean:
         super()._proto_connection_made(transport)  # type: ignore[misc]
 
     def _readable(self) -> None:
+        # As long as reads come back full there is more, of which a coordinator can record all at once.
+        for _ in range(READS_AT_ONCE):
+            if self._read() < READ_BYTES:
+                break
+
+    def _read(self) -> int:
+        """Take what there is, up to `READ_BYTES`; returns how much it was."""
         transport = self._transport
         if transport is None or not _is_active(transport):
-            return
+            return 0
         try:
             encoded = self._socket.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
-            return
+            return 0
         except OSError as error:
             transport._initiate_abort(error)
-            return
+            return 0
         if not encoded:
             transport._on_socket_readable()  # which finds the same end, and knows what follows from it
-            return
+            return 0
         try:
             self._on_data_available(encoded)
         except Exception as error:  # as pika has it: what cannot be read ends the connection
             log.exception("what RabbitMQ sent cannot be dealt with")
             transport._initiate_abort(error)
+        return len(encoded)
 
     def _on_data_available(self, data_in: bytes) -> None:
         self.bytes_received += len(data_in)

@@ -17,7 +17,7 @@ from fuseline.storage.base import RuntimeStorage
 
 PAUSE_SECONDS: Final = 0.05
 """Between runs that are done one after the other, so that each meets a system that rests."""
-_LOOK_SECONDS: Final = (0.005, 0.05)
+_LOOK_SECONDS: Final = (0.05, 0.2)
 FOLLOW_SECONDS: Final = 600.0
 AT_ONCE: Final = 8
 _BEYOND: Final = "g"

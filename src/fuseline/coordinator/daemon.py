@@ -28,7 +28,8 @@ from fuseline.coordinator.intake import Intake
 from fuseline.coordinator.mending import Mending
 from fuseline.coordinator.outbox import Outbox
 from fuseline.coordinator.pipeline import Pipeline
-from fuseline.coordinator.recording import Recording, Source
+from fuseline.coordinator.reading import Source
+from fuseline.coordinator.recording import Recording
 from fuseline.coordinator.timers import Timers
 from fuseline.coordinator.workers import WorkerBook
 from fuseline.engine import Rules

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,6 +18,8 @@ from fuseline.errors import InvalidMessageError
 from fuseline.ledger import Occurrence
 from fuseline.model.messages import ASSIGNMENT_REJECTED, Cause, StepAssignment, StepError, StepReport
 from fuseline.model.status import Status
+
+_NO_FUSION: Final = Fusion()
 
 
 class _Named(BaseModel):
@@ -58,12 +59,9 @@ def read_report(delivery: Delivery, topology: Topology) -> Occurrence:
         raise
     codec.refuse_infinity(report.result, "result")  # in what else is a number, the model sees to that
     _check_exchange(delivery, topology, report.workflow_id)
-    event = reported(report, redelivered=delivery.redelivered)
-    if "continues_with" in value or "continued_from" in value:
-        said = as_model(Fusion, value)
-        event = dataclasses.replace(
-            event, continues_with=said.continues_with, continued_from=said.continued_from
-        )
+    is_fused = "continues_with" in value or "continued_from" in value
+    said = as_model(Fusion, value) if is_fused else _NO_FUSION
+    event = reported(report, said, redelivered=delivery.redelivered)
     return Occurrence(report.instance_id, event, report.workflow_id)
 
 
@@ -126,8 +124,8 @@ def read_spoilt_report(
     return Occurrence(named.instance_id, event, workflow_id)
 
 
-def reported(report: StepReport, *, redelivered: bool = False) -> StepReported:
-    """The report as an event."""
+def reported(report: StepReport, said: Fusion = _NO_FUSION, *, redelivered: bool = False) -> StepReported:
+    """The report, and what it said of step fusion, as an event."""
     return StepReported(
         step=report.step_name,
         attempt=report.attempt,
@@ -139,6 +137,8 @@ def reported(report: StepReport, *, redelivered: bool = False) -> StepReported:
         holder=report.worker_id,
         started_at=report.started_at,
         redelivered=redelivered,
+        continues_with=said.continues_with,
+        continued_from=said.continued_from,
     )
 
 

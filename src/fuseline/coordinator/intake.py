@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from fuseline.amqp.consuming import Consumer, Delivery
@@ -48,17 +48,15 @@ class Intake:
         """
         while self._inbox and self._inbox[0].is_stale:
             self._inbox.popleft()
-        found: list[Delivery] = []
-        count = size = 0
-        for delivery in self._inbox:
-            if delivery.is_stale:
-                continue
-            count += messages_in(delivery)
-            size += len(delivery.body)
-            if found and (count > limit or size > BATCH_BYTES):
-                break
-            found.append(delivery)
-        return found
+        return _up_to(self._inbox, limit)
+
+    def peek_behind(self, deliveries: Sequence[Delivery], limit: int) -> list[Delivery]:
+        """The same of those that come after what `peek` gave."""
+        behind = iter(self._inbox)
+        for last in deliveries[-1:]:
+            while next(behind) is not last:
+                pass
+        return _up_to(behind, limit)
 
     def take(self, deliveries: list[Delivery]) -> None:
         """Remove what `peek` gave and what was passed over before it."""
@@ -75,3 +73,17 @@ class Intake:
     def is_consuming(self) -> bool:
         """Whether RabbitMQ delivers to it right now."""
         return self._consumer.is_consuming
+
+
+def _up_to(inbox: Iterable[Delivery], limit: int) -> list[Delivery]:
+    found: list[Delivery] = []
+    count = size = 0
+    for delivery in inbox:
+        if delivery.is_stale:
+            continue
+        count += messages_in(delivery)
+        size += len(delivery.body)
+        if found and (count > limit or size > BATCH_BYTES):
+            break
+        found.append(delivery)
+    return found

@@ -58,10 +58,13 @@ class Pipeline:
         for item, outcome, ticket in zip(items, self.apply(items), tickets, strict=True):
             self.carry_out(item, outcome, ticket)
 
-    def apply(self, items: Sequence[Item]) -> list[Outcome]:
-        """One transaction for all; one by one when an item breaks it, so that it harms no other."""
+    def apply(self, items: Sequence[Item], meanwhile: Callable[[], bool] | None = None) -> list[Outcome]:
+        """One transaction for all; one by one when an item breaks it, so that it harms no other.
+
+        `meanwhile`: see `Transaction`.
+        """
         try:
-            return self._ledger.apply([item.what for item in items])
+            return self._ledger.apply([item.what for item in items], meanwhile=meanwhile)
         except (RetryableError, FatalError):
             raise
         except Exception as error:  # noqa: BLE001 - one broken item must not stop all runs; it is logged or parked

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 
 from fuseline.amqp.consuming import Delivery
-from fuseline.coordinator.bundles import reports_in
 from fuseline.coordinator.decoding import by_itself
 from fuseline.coordinator.early import EarlyReports
-from fuseline.coordinator.intake import Intake
 from fuseline.coordinator.outbox import Outbox
 from fuseline.coordinator.pipeline import Item, Pipeline
+from fuseline.coordinator.reading import Reading, Source, Taken
 from fuseline.coordinator.settle import Ticket
 from fuseline.engine.effects import Verdict
-from fuseline.errors import InvalidMessageError, StorageUnavailableError
+from fuseline.errors import StorageUnavailableError
 from fuseline.ledger import Occurrence, Outcome
 
-
-def _nothing(_delivery: Delivery, _reason: InvalidMessageError) -> None:
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A queue and how its messages are read; `salvage`: what can still be made of one that is parked."""
-
-    intake: Intake
-    decode: Callable[[Delivery], Occurrence]
-    salvage: Callable[[Delivery, InvalidMessageError], Occurrence | None] = _nothing
-
-
-_Taken = tuple[Source, list[Delivery]]
 _Parked = tuple[int, Delivery, str]
 """(index of the source, the message, why)."""
 
@@ -45,6 +27,7 @@ class Recording:
         self._pipeline = pipeline
         self._outbox = outbox
         self._early = early
+        self._reading = Reading()
 
     def record(self, sources: Sequence[Source], limit: int) -> bool:
         """Up to `limit` messages of each source (reports that came in one count each); False when there are none.
@@ -56,7 +39,8 @@ class Recording:
         if not items and not parked:
             return False
         try:
-            outcomes = self._pipeline.apply(items) if items else []
+            ahead = self._reading.ahead_of(taken, limit)
+            outcomes = self._pipeline.apply(items, ahead) if items else []
         except StorageUnavailableError:
             # The answer to the commit may be all that was lost. Then these are recorded already when they are taken up
             # again, and what they had queued is still to be sent out.
@@ -89,24 +73,18 @@ class Recording:
         return True
 
     def _decoded(
-        self, taken: Sequence[_Taken]
+        self, taken: Sequence[Taken]
     ) -> tuple[list[Item], list[tuple[int, Delivery]], list[_Parked]]:
         """What to apply, from which source each comes, and what to park."""
         items: list[Item] = []
         owners: list[tuple[int, Delivery]] = []
         parked: list[_Parked] = []
-        for index, (source, deliveries) in enumerate(taken):
-            for delivery in chain.from_iterable(map(reports_in, deliveries)):
-                item: Item | None
-                try:
-                    item = Item(source.decode(delivery), on_refused=partial(self._refused, delivery))
-                except InvalidMessageError as error:
-                    parked.append((index, delivery, str(error)))
-                    left = source.salvage(delivery, error)
-                    item = None if left is None else Item(left)
-                if item is not None:
-                    items.append(item)
-                    owners.append((index, delivery))
+        for index, (delivery, what, reason) in self._reading.read(taken):
+            if reason is not None:
+                parked.append((index, delivery, reason))
+            if what is not None:
+                items.append(Item(what, on_refused=None if reason else partial(self._refused, delivery)))
+                owners.append((index, delivery))
         return items, owners, parked
 
     def _refused(self, delivery: Delivery, outcome: Outcome, done: Callable[[], None]) -> None:

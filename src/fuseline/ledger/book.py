@@ -67,12 +67,17 @@ class Ledger:
         """A registered version that is the definition with this digest, now. Raises `DefinitionNeededError`."""
         return self._definitions.with_digest(key, digest)
 
-    def apply(self, items: Sequence[Dispatch | Occurrence], then: Then | None = None) -> list[Outcome]:
+    def apply(
+        self,
+        items: Sequence[Dispatch | Occurrence],
+        then: Then | None = None,
+        meanwhile: Callable[[], bool] | None = None,
+    ) -> list[Outcome]:
         """Decide on each item in order and commit all of it at once; an outcome an item, in order.
 
         `then` is called before the commit, once, with the outcomes so far; what it answers is decided on as well, in the
         same transaction, and its outcomes follow. An item that is wrong (unknown run, unknown workflow) gets an outcome
-        with its `error` and harms no other.
+        with its `error` and harms no other. `meanwhile`: see `Transaction`.
         """
         doubts = self.doubts
         try:
@@ -81,6 +86,7 @@ class Ledger:
                 self.doubts = doubts
                 with self.storage.transaction() as tx:
                     outcomes = self._batch(tx).run(items, then)
+                    tx.meanwhile = meanwhile
                     self.doubts += 1
         except CallerError:  # it is rolled back
             self.doubts = doubts

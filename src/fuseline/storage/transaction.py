@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,6 +92,11 @@ class StoredSchema:
 
 class Transaction(ABC):
     """One atomic unit. Load first, then save; a load after a save need not see what was saved."""
+
+    meanwhile: Callable[[], bool] | None = None
+    """Work that can be done bit by bit while the answer to the commit is on its way; False: there is none left. It uses no
+    storage, and raises nothing. A storage that has nobody to wait for does not call it.
+    """
 
     @abstractmethod
     def load(self, wanted: Wanted) -> Loaded:

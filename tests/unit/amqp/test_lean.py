@@ -22,7 +22,14 @@ from pika.connection import Connection
 
 from fuseline.amqp import frames
 from fuseline.amqp.codec import Properties
-from fuseline.amqp.lean import WRITE_BYTES, LeanChannel, LeanLoop, LeanSelectConnection
+from fuseline.amqp.lean import (
+    READ_BYTES,
+    READS_AT_ONCE,
+    WRITE_BYTES,
+    LeanChannel,
+    LeanLoop,
+    LeanSelectConnection,
+)
 from fuseline.amqp.tolerant import TolerantProperties
 
 MOST = 1000
@@ -328,6 +335,13 @@ class Socket:
     def __init__(self, room: int | OSError) -> None:
         self.room = room
         self.sent: list[bytes] = []
+        self.arrived = b""
+
+    def recv(self, size: int) -> bytes:
+        if not self.arrived:
+            raise BlockingIOError
+        found, self.arrived = self.arrived[:size], self.arrived[size:]
+        return found
 
     def send(self, encoded: bytes) -> int:
         if isinstance(self.room, OSError):
@@ -344,6 +358,47 @@ def writing(room: int | OSError) -> tuple[Stream, Transport, Socket]:
     stream, transport, plain = Stream(), Transport(), Socket(room)
     stream._transport, stream._socket = transport, plain
     return stream, transport, plain
+
+
+def deliveries(size: int) -> bytes:
+    """So many bytes of them at least."""
+    one = delivered(1, 7, bytes(MOST))
+    return one * -(-size // len(one))
+
+
+def test_all_that_has_arrived_is_read_in_one_turn() -> None:
+    """Else what a coordinator records at once is what one read brings, however much waits behind it."""
+    stream, _transport, plain = writing(0)
+    channel_of(stream)
+    plain.arrived = deliveries(3 * READ_BYTES)
+    size = len(plain.arrived)
+    stream._readable()
+    assert (plain.arrived, stream.bytes_received) == (b"", size)
+
+
+def test_a_peer_that_sends_without_end_does_not_keep_the_loop_to_itself() -> None:
+    """P1: heartbeats and timers have their turn."""
+    stream, _transport, plain = writing(0)
+    channel_of(stream)
+    plain.arrived = deliveries((READS_AT_ONCE + 2) * READ_BYTES)
+    stream._readable()
+    assert stream.bytes_received == READS_AT_ONCE * READ_BYTES
+
+
+def test_nothing_is_read_of_a_connection_that_was_ended_by_what_was_read_before() -> None:
+    stream, transport, plain = writing(0)
+    channel_of(stream)
+    plain.arrived = deliveries(2 * READ_BYTES)[: 2 * READ_BYTES]
+
+    def end(error: BaseException) -> None:
+        transport.aborted.append(error)
+        transport._state = 2
+
+    transport._initiate_abort = end  # type: ignore[method-assign]
+    stream._channels = cast("Any", None)
+    stream._readable()
+    assert len(transport.aborted) == 1
+    assert len(plain.arrived) == READ_BYTES
 
 
 def test_what_is_sent_in_one_turn_leaves_in_one_write() -> None:

@@ -52,7 +52,7 @@ def test_what_an_early_report_queues_goes_out_when_only_the_answer_to_the_commit
 
     apply = ledger.apply
 
-    def apply_and_lose_the_answer(items: Any) -> Any:
+    def apply_and_lose_the_answer(items: Any, **_how: Any) -> Any:
         apply(items)
         raise StorageUnavailableError("the connection was lost after the commit")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -98,6 +99,36 @@ def test_on_a_connection_that_somebody_else_has_prepared_nothing_of_his_is_execu
         pipeline.abandon()
 
 
+def test_while_a_commit_is_awaited_other_work_is_done_until_the_answer_is_there(
+    connection: psycopg.Connection[Any], prepared: Prepared
+) -> None:
+    work = itertools.count(1)
+    pipeline = Pipeline(connection, prepared, begin=True)
+    pipeline.execute(PUT, {"n": 1})
+    pipeline.execute(sql("SELECT pg_sleep(0.2)"), {})
+    assert pipeline.commit(lambda: next(work) > 0)  # there is always more
+    assert next(work) > 1
+    assert connection.execute("SELECT n FROM kept").fetchall() == [(1,)]
+    assert is_unused(connection)
+
+
+def test_when_all_other_work_is_done_the_commit_is_waited_for(
+    connection: psycopg.Connection[Any], prepared: Prepared
+) -> None:
+    """And one that fails says so (P3), whatever was done in the meantime."""
+    left = [True, True, False]
+    pipeline = Pipeline(connection, prepared, begin=True)
+    pipeline.execute(PUT, {"n": 1})
+    pipeline.execute(sql("SELECT pg_sleep(0.2)"), {})
+    pipeline.execute(PUT, {"n": 100})
+    with pytest.raises(psycopg.errors.CheckViolation):
+        pipeline.commit(lambda: left.pop(0))
+    assert not left
+    pipeline.abandon()
+    connection.execute("ROLLBACK")
+    assert connection.execute("SELECT n FROM kept").fetchall() == []
+
+
 def test_every_text_comes_back_as_it_was(connection: psycopg.Connection[Any], prepared: Prepared) -> None:
     texts = ["", "null", "NULL", '"', "\\", "{a,b}", "a,b", " ", "ü€😀", "\n", '\\"{},"']
     pipeline = Pipeline(connection, prepared, begin=False)
@@ -190,21 +221,21 @@ def test_a_lone_report_takes_one_round_trip_or_two(
     another what it needs is asked for at once, and what it changes goes out with the commit.
     """
     trips: list[str] = []
-    synchronise, receive, commit = Pipeline._synchronise, Pipeline.receive, Pipeline.commit
+    come_to_the_end, receive, commit = Pipeline._come_to_the_end, Pipeline.receive, Pipeline.commit
 
-    def counted_synchronise(self: Pipeline) -> None:
-        trips.append("synchronise")
-        synchronise(self)
+    def counted_end(self: Pipeline) -> None:
+        trips.append("end")
+        come_to_the_end(self)
 
     def counted_receive(self: Pipeline) -> None:
         trips.append("receive")
         receive(self)
 
-    def counted_commit(self: Pipeline) -> bool:
+    def counted_commit(self: Pipeline, meanwhile: Callable[[], bool] | None = None) -> bool:
         trips.append("commit")
-        return commit(self)
+        return commit(self, meanwhile)
 
-    monkeypatch.setattr(Pipeline, "_synchronise", counted_synchronise)
+    monkeypatch.setattr(Pipeline, "_come_to_the_end", counted_end)
     monkeypatch.setattr(Pipeline, "receive", counted_receive)
     monkeypatch.setattr(Pipeline, "commit", counted_commit)
     with closing(PostgresRuntimeStorage(fresh_postgres_url, upgrade=True)) as storage:
@@ -213,9 +244,9 @@ def test_a_lone_report_takes_one_round_trip_or_two(
         ledger.apply([Dispatch("chain", "1", "run")])
         storage._recollection.forget("run")
         for name, expected in (
-            ("a", ["receive", "commit", "synchronise"]),
-            ("b", ["receive", "synchronise"]),
-            ("c", ["receive", "synchronise"]),
+            ("a", ["receive", "commit", "end"]),
+            ("b", ["receive", "end"]),
+            ("c", ["receive", "end"]),
         ):
             trips.clear()
             event = StepReported(name, 1, Status.SUCCEEDED, result=1, holder="w")

@@ -7,8 +7,9 @@ they gather in libpq's buffer until somebody needs an answer (ADR 0006).
 from __future__ import annotations
 
 import re
+import select
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from hashlib import blake2b
 from typing import Any, Final
@@ -117,11 +118,19 @@ class Pipeline:
         else:
             self._synchronise()
 
-    def commit(self) -> bool:
-        """End the transaction; False when the server has not committed it. Raises the driver's first error."""
+    def commit(self, meanwhile: Callable[[], bool] | None = None) -> bool:
+        """End the transaction; False when the server has not committed it. Raises the driver's first error.
+
+        `meanwhile` is called while the server has work to do, until it answers or that returns False.
+        """
         committed = Answer(self)
         self._send_command(b"COMMIT", committed)
-        self._synchronise()
+        self._send_sync()
+        if meanwhile is not None:
+            self._connection.wait(generators.send(self._pg))
+            while not self._has_answered() and meanwhile():
+                pass
+        self._come_to_the_end()
         self._leave()
         return committed.result is not None and committed.result.command_status == b"COMMIT"
 
@@ -152,8 +161,20 @@ class Pipeline:
         self._pg.pipeline_sync()
         self._syncs += 1
 
+    def _has_answered(self) -> bool:
+        """Whether there is something to read, here or at the socket."""
+        if not self._pg.is_busy():
+            return True
+        poll = select.poll()
+        poll.register(self._pg.socket, select.POLLIN)
+        return bool(poll.poll(0))
+
     def _synchronise(self) -> None:
         self._send_sync()
+        self._come_to_the_end()
+
+    def _come_to_the_end(self) -> None:
+        """Wait for all that was sent before the last sync."""
         self._connection.wait(self._receive())
         failed = self._connection.wait(self._come_back())
         if failed is not None:

@@ -98,7 +98,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
     def _writing(self) -> Iterator[Session]:
         with self._session(begin=True) as (session, pipeline):
             yield session
-            if not pipeline.commit():
+            if not pipeline.commit(session.meanwhile):
                 raise StorageUnavailableError("the database did not commit")
         self.commits += 1
 
@@ -107,6 +107,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
         with self._writing() as session:
             unit = NotingTransaction(session, self._sql)
             yield unit
+            session.meanwhile = unit.meanwhile
         for changes in unit.saved:
             self._recollection.wrote(changes, unit.read)
 

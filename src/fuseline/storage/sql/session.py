@@ -17,6 +17,8 @@ class Session(ABC):
     def __init__(self) -> None:
         self.executed = 0
         """How many statements, for those who count."""
+        self.meanwhile: Callable[[], bool] | None = None
+        """See `Transaction.meanwhile`."""
 
     @abstractmethod
     def all(self, statement: Statement, **parameters: Any) -> list[Row]:

@@ -17,7 +17,8 @@ from fuseline.coordinator import bundles, daemon, decoding
 from fuseline.coordinator.declared import Declared
 from fuseline.coordinator.outbox import Outbox
 from fuseline.coordinator.pipeline import Item, Pipeline
-from fuseline.coordinator.recording import Recording, Source
+from fuseline.coordinator.reading import Source
+from fuseline.coordinator.recording import Recording
 from fuseline.engine import machine, turn
 from fuseline.engine.events import StepDuePassed, StepReported
 from fuseline.engine.plan import StepPlan

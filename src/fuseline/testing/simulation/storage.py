@@ -69,6 +69,10 @@ class Session(MemoryRuntimeStorage):
             yield unit
             written = cast(Any, unit)
             writes = bool(written._changes or written._schemas or written._workers)
+            if unit.meanwhile is not None and unit.meanwhile():
+                history.bit("messages were read ahead of their turn")
+                while unit.meanwhile():
+                    pass
             if writes:
                 process.effect()
             if fails and not answer_lost:
