@@ -115,7 +115,8 @@ class Floor(System):
     def measure(self, work: Work, place: Place | None, setting: Setting) -> Sample:
         assert place is not None
         token = secrets.token_hex(4)
-        assignments, reports = f"fuseline-floor-{token}.assignments", f"fuseline-floor-{token}.reports"
+        reports = f"fuseline-floor-{token}.reports"
+        assignments = [f"fuseline-floor-{token}.assignments-{flow}" for flow in range(work.flows)]
         job = {
             "amqp_url": place.amqp_url,
             "database_url": place.database_url,
@@ -124,8 +125,8 @@ class Floor(System):
             "table": f"fuseline_floor_{token}",
         }
         with ExitStack() as stack:
-            declare(place.amqp_url, [assignments, reports])
-            stack.callback(delete, place.amqp_url, [assignments, reports])
+            declare(place.amqp_url, [*assignments, reports])
+            stack.callback(delete, place.amqp_url, [*assignments, reports])
             workers = [
                 stack.enter_context(Child("floor-worker", f"floor-worker-{number}", job, setting.folder))
                 for number in range(setting.workers)

@@ -27,6 +27,7 @@ _AXES: Final[dict[Section, Callable[[Stage], Iterator[Point]]]] = {
     Section.LENGTH: axes.lengths,
     Section.REGISTERED: axes.registered,
     Section.USED: axes.used,
+    Section.FLOOR: axes.floors,
     Section.REPEATED: axes.repeated,
     Section.COORDINATORS: axes.coordinators,
     Section.REST: rest,

@@ -12,7 +12,7 @@ from typing import Final
 from fuseline.bench.driving import Driver
 from fuseline.bench.places import Places
 from fuseline.bench.samples import Sample
-from fuseline.bench.systems import Fuseline, Installation, Place, Setting
+from fuseline.bench.systems import Floor, Fuseline, Installation, Place, Setting
 from fuseline.bench.works import Metric, Shape, Work
 from fuseline.testing.flows import graph
 from tests.bench.scale.found import Found, Memory, Point
@@ -143,6 +143,15 @@ def used(stage: Stage) -> Iterator[Point]:
             work = chain(10, stage.plan.steps, count)
             with stage.on(place, work) as installation:
                 yield cost(Section.USED, count, work, installation, CALLS)
+
+
+def floors(stage: Stage) -> Iterator[Point]:
+    """The same runs by the least code that keeps them: what is RabbitMQ's own part of what many queues cost."""
+    for count in stage.plan.used:
+        with stage.where() as place:
+            work = chain(10, stage.plan.steps, count)
+            sample = Floor().measure(work, place, Setting(stage.folder, ready_seconds=READY_SECONDS))
+            yield point(Section.FLOOR, count, work, sample, Memory(0.0, 0.0, 0.0))
 
 
 def repeated(stage: Stage) -> Iterator[Point]:

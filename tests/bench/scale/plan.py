@@ -16,6 +16,7 @@ class Section(StrEnum):
     RECORDED = "runs in the database"
     REGISTERED = "workflows (queues) that are there, one of them in use"
     USED = "workflows (queues) in use"
+    FLOOR = "queues of the floor in use"
     REPEATED = "runs that one coordinator has done"
     COORDINATORS = "coordinators"
     REST = "workers at rest"

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from fuseline.bench.failing import BenchFailedError
-from fuseline.bench.floor.post import Post
+from fuseline.bench.floor.post import Letter, Post
 from fuseline.bench.floor.table import Table
 from fuseline.bench.graphs import Graph, fails_first
 from fuseline.bench.parent import Parent
@@ -42,9 +42,8 @@ class Floor:
         self._parent = parent
         self._table = Table(job["database_url"], job["table"])
         self._table.create()
-        self._post = Post(
-            job["amqp_url"], job["reports"], job["assignments"], PREFETCH, self._record, parent.ready
-        )
+        self._queues: list[str] = job["assignments"]
+        self._post = Post(job["amqp_url"], [job["reports"]], PREFETCH, self._record, parent.ready)
         self._runs: dict[int, Run] = {}
         self._first_run = self._next_run = 0
         self._done_steps = 0
@@ -89,15 +88,15 @@ class Floor:
 
     # ---- a step's way
 
-    def _assignment(self, number: int, run: Run, step: int, attempt: int = 1) -> bytes:
+    def _assignment(self, number: int, run: Run, step: int, attempt: int = 1) -> Letter:
         asked = {"run": number, "step": step, "attempt": attempt, "inputs": PAYLOAD}
         if self._work.shape is Shape.RANDOM:
             asked["size"] = RESULT_BYTES
             asked["inputs"] = {str(one): run.results[one] for one in run.reads.get(step, ())}
             asked["fails"] = attempt == 1 and fails_first(number, step)
-        return to_json(asked)
+        return self._queues[number % len(self._queues)], to_json(asked)
 
-    def _record(self, bodies: list[bytes]) -> Iterator[bytes]:
+    def _record(self, bodies: list[bytes]) -> Iterator[Letter]:
         reports = [from_json(body) for body in bodies]
         good = [report for report in reports if report["state"] == "done"]
         if good:
@@ -105,7 +104,7 @@ class Floor:
         for report in reports:
             yield from self._follow(report)
 
-    def _follow(self, report: dict[str, Any]) -> Iterator[bytes]:
+    def _follow(self, report: dict[str, Any]) -> Iterator[Letter]:
         number, step = report["run"], report["step"]
         run = self._runs.get(number)
         if run is None or step in run.over:
@@ -139,7 +138,7 @@ class Floor:
             (number, step) for number in numbers for step in range(len(self._runs[number].graph))
         )
         for number in numbers:
-            self._post.publish(self._assignment(number, self._runs[number], 0))
+            self._post.publish(*self._assignment(number, self._runs[number], 0))
 
     # ---- the works
 

@@ -1,16 +1,19 @@
-"""One connection to RabbitMQ that consumes a queue and publishes to another, batch by batch."""
+"""One connection to RabbitMQ that consumes queues and publishes to others, batch by batch."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import pika
 
 from fuseline.bench.failing import BenchFailedError
 
 _PERSISTENT = pika.BasicProperties(delivery_mode=2, content_type="application/json")
+
+Letter: TypeAlias = tuple[str, bytes]
+"""(queue, body)."""
 
 
 class Post:
@@ -22,13 +25,12 @@ class Post:
     def __init__(
         self,
         url: str,
-        source: str,
-        target: str,
+        sources: Sequence[str],
         prefetch: int,
-        handle: Callable[[list[bytes]], Iterable[bytes]],
+        handle: Callable[[list[bytes]], Iterable[Letter]],
         on_ready: Callable[[], None],
     ) -> None:
-        self._source, self._target, self._prefetch = source, target, prefetch
+        self._sources, self._prefetch = sources, prefetch
         self._handle, self._on_ready = handle, on_ready
         self._bodies: list[bytes] = []
         self._last_delivery = 0
@@ -50,9 +52,9 @@ class Post:
         """AMQP frames so far, as `Traffic` counts them."""
         return 3 * (self.published + self.delivered) + self.confirms + self.acks
 
-    def publish(self, body: bytes) -> None:
-        """Send one message to the target."""
-        self._channel.basic_publish("", self._target, body, _PERSISTENT)
+    def publish(self, queue: str, body: bytes) -> None:
+        """Send one message."""
+        self._channel.basic_publish("", queue, body, _PERSISTENT)
         self._published += 1
         self._open[self._published] = None
         self.published += 1
@@ -89,7 +91,16 @@ class Post:
         self._channel.basic_qos(prefetch_count=self._prefetch, callback=self._consume)
 
     def _consume(self, _frame: object) -> None:
-        self._channel.basic_consume(self._source, self._arrived, callback=lambda _frame: self._on_ready())
+        left = len(self._sources)
+
+        def consuming(_frame: object) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self._on_ready()
+
+        for source in self._sources:
+            self._channel.basic_consume(source, self._arrived, callback=consuming)
 
     # ---- messages
 
@@ -102,8 +113,8 @@ class Post:
 
     def _take_batch(self) -> None:
         bodies, self._bodies = self._bodies, []
-        for body in self._handle(bodies):
-            self.publish(body)
+        for queue, body in self._handle(bodies):
+            self.publish(queue, body)
         self._batches.append((self._published, self._last_delivery))
         self._settle()
 

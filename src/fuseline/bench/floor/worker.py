@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from fuseline.bench.floor.post import Post
+from fuseline.bench.floor.post import Letter, Post
 from fuseline.bench.parent import Parent
 
 PREFETCH = 64
 
 
-def execute(bodies: list[bytes]) -> Iterator[bytes]:
-    """The reports on assignments. `fails` and `size` come with the random graphs, whose steps fail and make results."""
+def execute(reports: str, bodies: list[bytes]) -> Iterator[Letter]:
+    """The reports on assignments, for their queue.
+
+    `fails` and `size` come with the random graphs, whose steps fail and make results.
+    """
     for body in bodies:
         asked: dict[str, Any] = from_json(body)
         report = {"run": asked["run"], "step": asked["step"], "attempt": asked["attempt"]}
         if asked.get("fails"):
-            yield to_json({**report, "state": "failed"})
+            yield reports, to_json({**report, "state": "failed"})
         else:
             size = asked.get("size")
-            yield to_json(
-                {**report, "state": "done", "result": asked["inputs"] if size is None else "r" * size}
-            )
+            result = asked["inputs"] if size is None else "r" * size
+            yield reports, to_json({**report, "state": "done", "result": result})
 
 
 def run_worker(parent: Parent) -> None:
     """Execute until the parent is gone."""
     job = parent.job
-    post = Post(job["amqp_url"], job["assignments"], job["reports"], PREFETCH, execute, parent.ready)
+    post = Post(job["amqp_url"], job["assignments"], PREFETCH, partial(execute, job["reports"]), parent.ready)
     parent.listen(
         lambda _question: parent.tell({"messages": post.published, "frames": post.frames, "acks": post.acks}),
         post.stop,
