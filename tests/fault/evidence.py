@@ -237,12 +237,15 @@ def _soaks(soaks: list[dict[str, Any]]) -> Iterator[str]:
         )
         if not all(one["is_slope_judged"] for one in soak["processes"].values()):
             yield "It was too short to judge a slope.\n"
-        yield "| process | plateau KiB | slope KiB/hour | % of the plateau an hour | files | threads |"
-        yield "| --- | --- | --- | --- | --- | --- |"
+        yield (
+            "| process | plateau KiB | slope KiB/hour | % of the plateau an hour | slope of the second half | files | threads |"
+        )
+        yield "| --- | --- | --- | --- | --- | --- | --- |"
         for name, one in soak["processes"].items():
             yield (
                 f"| {name} | {one['plateau_kib']:,.0f} | {one['slope_kib_per_hour']:+,.0f} | "
-                f"{one['percent_per_hour']:+.1f} | {one['files']} | {one['threads']} |"
+                f"{one['percent_per_hour']:+.1f} | {one['late_slope_kib_per_hour']:+,.0f} ± "
+                f"{one['late_standard_error_kib_per_hour']:,.0f} | {one['files']} | {one['threads']} |"
             )
 
 

@@ -68,6 +68,8 @@ def judge_process(samples: Sequence[Sample], warm_seconds: float) -> dict[str, A
     kept = [one for one in samples if one.seconds >= warm_seconds]
     points = [(one.seconds / 3600, float(one.usage.rss_kib)) for one in kept]
     per_hour, error = slope(points)
+    # What is bounded fills up and stops growing; what leaks goes on.
+    late_per_hour, late_error = slope(points[len(points) // 2 :])
     plateau = sum(y for _, y in points) / max(1, len(points))
     allowed = max(plateau * PERCENT_PER_HOUR / 100, SPARE_KIB_PER_HOUR)
     early, late = kept[: max(1, len(kept) // 5)], kept[-max(1, len(kept) // 5) :]
@@ -81,6 +83,8 @@ def judge_process(samples: Sequence[Sample], warm_seconds: float) -> dict[str, A
         "slope_kib_per_hour": round(per_hour, 1),
         "standard_error_kib_per_hour": round(min(error, 1e9), 1),
         "percent_per_hour": round(100 * per_hour / plateau, 2) if plateau else 0.0,
+        "late_slope_kib_per_hour": round(late_per_hour, 1),
+        "late_standard_error_kib_per_hour": round(min(late_error, 1e9), 1),
         "files": late[-1].usage.files,
         "threads": late[-1].usage.threads,
         "is_slope_judged": is_long,
@@ -205,7 +209,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name, one in result["processes"].items():
         print(
             f"{name}: plateau {one['plateau_kib']} KiB, slope {one['slope_kib_per_hour']:+} "
-            f"(± {one['standard_error_kib_per_hour']}) KiB/hour, {one['percent_per_hour']:+} %/hour, "
+            f"(± {one['standard_error_kib_per_hour']}) KiB/hour, {one['percent_per_hour']:+} %/hour, in the second half "
+            f"{one['late_slope_kib_per_hour']:+} (± {one['late_standard_error_kib_per_hour']}) KiB/hour, "
             f"{one['files']} files, {one['threads']} threads: {'flat' if one['flat'] else 'NOT FLAT'}"
         )
     if not all(one["is_slope_judged"] for one in result["processes"].values()):
