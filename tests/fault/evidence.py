@@ -238,7 +238,8 @@ def _soaks(soaks: list[dict[str, Any]]) -> Iterator[str]:
         if not all(one["is_slope_judged"] for one in soak["processes"].values()):
             yield "It was too short to judge a slope.\n"
         yield (
-            "| process | plateau KiB | slope KiB/hour | % of the plateau an hour | slope of the second half | files | threads |"
+            "| process | plateau KiB | slope KiB/hour | % of the plateau an hour | slope of the second half | files "
+            "| threads |"
         )
         yield "| --- | --- | --- | --- | --- | --- | --- |"
         for name, one in soak["processes"].items():
