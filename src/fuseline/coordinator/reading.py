@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,6 +12,8 @@ from fuseline.coordinator.bundles import reports_in
 from fuseline.coordinator.intake import Intake
 from fuseline.errors import InvalidMessageError
 from fuseline.ledger import Occurrence
+
+log = logging.getLogger(__name__)
 
 
 def _nothing(_delivery: Delivery, _reason: InvalidMessageError) -> None:
@@ -47,9 +50,20 @@ class Reading:
                     yield index, part
 
     def ahead_of(self, taken: Sequence[Taken], limit: int) -> Callable[[], bool]:
-        """Reads one delivery at each call, of those that will be taken up after these; False when there are no more."""
+        """Reads one delivery at each call, of those that will be taken up after these; False when there are no more.
+
+        What cannot even be parked is no concern of the commit that is awaited: it is met again when its turn comes.
+        """
         each = self._read_ahead(taken, limit)
-        return lambda: next(each, False)
+
+        def read_one() -> bool:
+            try:
+                return next(each, False)
+            except Exception:
+                log.exception("a message is left until its turn comes")
+                return False
+
+        return read_one
 
     def _read_ahead(self, taken: Sequence[Taken], limit: int) -> Iterator[bool]:
         for source, deliveries in taken:

@@ -44,6 +44,8 @@ class Desk:
 
     def _decode(self, delivery: Delivery) -> Occurrence:
         self.decoded.append(delivery.body)
+        if delivery.body == b"!":
+            raise ZeroDivisionError
         if delivery.body.startswith(b"?"):
             raise InvalidMessageError("what is that")
         holder = "again" if delivery.redelivered else "first"
@@ -127,3 +129,14 @@ def test_of_a_channel_that_was_lost_nothing_is_left(desk: Desk, reading: Reading
     assert told(reading, take(desk)) == [("d", None), ("e", None)]
     assert desk.decoded == [b"a", b"b", b"c", b"d", b"e", b"d", b"e"]
     assert not reading._ahead
+
+
+def test_a_defect_met_while_reading_ahead_spoils_no_commit(desk: Desk, reading: Reading) -> None:
+    """P4: the answer to it would be lost, and with it all that the commit had queued. It is met again in its turn."""
+    desk.deliver(b"a", b"b\nc\nd", b"e", b"!", b"f")
+    taken = take(desk)
+    assert told(reading, taken)
+    assert read_ahead(reading, taken) == 1
+    desk.intake.take(taken[0][1])
+    with pytest.raises(ZeroDivisionError):
+        told(reading, take(desk))
