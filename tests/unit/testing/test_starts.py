@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -54,6 +55,18 @@ def test_a_start_that_does_not_fit_what_is_recorded_is_found(
     standing: dict[str, StepRow], attempt: int, results: dict[str, Any]
 ) -> None:
     assert list(wrong_with(CHAIN, RUN, standing, "b", attempt, results))
+
+
+@pytest.mark.parametrize("results", [{}, {"a": ["a", 1]}])
+def test_an_attempt_from_before_a_replay_may_come_once_more_with_what_was_recorded_then(
+    results: dict[str, Any],
+) -> None:
+    """A coordinator that slept meanwhile sends it again, and what it reports does not count."""
+    standing = rows(row("a", Status.SUCCEEDED, 2), row("b", Status.QUEUED, 2))
+    replayed = dataclasses.replace(RUN, replays=1)
+    assert not list(wrong_with(CHAIN, replayed, standing, "b", 1, results))
+    assert list(wrong_with(CHAIN, replayed, standing, "b", 2, results))
+    assert list(wrong_with(CHAIN, RUN, standing, "b", 1, results))
 
 
 def test_a_worker_goes_on_from_its_own_confirmed_report() -> None:

@@ -23,6 +23,10 @@ def wrong_with(
     if row is None or row.attempt < attempt:
         yield f"executes attempt {attempt} of {run.instance_id}/{name}, which was never queued"
         return
+    if run.replays and attempt < row.attempt:
+        # It was over before the replay, and comes once more from a coordinator that slept meanwhile. What it was queued
+        # with is not recorded any more, and what it reports does not count.
+        return
     wrong = [
         source
         for source, value in results.items()
