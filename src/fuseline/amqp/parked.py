@@ -25,6 +25,8 @@ from fuseline.errors import BrokerBusyError, TopologyError, UnroutableError
 REASON: Final = "x-fuseline-reason"
 EXCHANGE: Final = "x-fuseline-exchange"
 DEATHS: Final = "x-fuseline-deaths"
+PART: Final = "x-fuseline-part"
+"""`2 of 7`: RabbitMQ refused the message as a whole, and its body is in several."""
 
 _OURS: Final = "x-fuseline-"
 # RabbitMQ before 4.0 honours an x-death that a client publishes, and drops what looks like a cycle; CC and BCC would have

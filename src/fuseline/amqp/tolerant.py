@@ -18,6 +18,7 @@ from pika.exceptions import AMQPError
 log = logging.getLogger(__name__)
 
 UNREADABLE: Final = "x-fuseline-unreadable"
+SHORT_BYTES: Final = 255
 """The one header of a message whose headers cannot be read: why."""
 
 NOT_READABLE: Final = (ValueError, ArithmeticError, OSError, RecursionError, struct.error, AMQPError)
@@ -48,7 +49,10 @@ class TolerantProperties(pika.BasicProperties):
 
 
 def _text(name: str | bytes) -> str:
-    return name.decode(errors="replace") if isinstance(name, bytes) else name
+    """A short text, which can be sent on: at most `SHORT_BYTES`, of which a replacement takes three."""
+    if isinstance(name, str):
+        return name
+    return name.decode(errors="replace").encode()[:SHORT_BYTES].decode(errors="ignore")
 
 
 def _without_headers(encoded: bytes, offset: int) -> bytes:

@@ -46,6 +46,17 @@ def reports_in(delivery: Delivery) -> Sequence[Delivery]:
     return [_with(Delivery, delivery, body, properties) for body in _lines(delivery)]
 
 
+def together(parts: Sequence[Delivery]) -> Delivery:
+    """Parts of one message as one again: a line each."""
+    one = parts[0]
+    if len(parts) == 1:
+        return one
+    properties = copy.copy(one.properties)
+    properties.type, properties.content_type = codec.REPORTS, codec.LINES_CONTENT_TYPE
+    properties.message_id = properties.correlation_id = None
+    return _with(Delivery, one, b"\n".join([part.body for part in parts]), properties)
+
+
 def _lines(delivery: Delivery) -> list[bytes]:
     """Without those that are empty, such as what comes after a last line feed; one if there is no other."""
     return [line for line in delivery.body.split(b"\n") if line and not line.isspace()] or [b""]

@@ -149,7 +149,9 @@ def _check_exchange(delivery: Delivery, topology: Topology, workflow_id: str) ->
 
 def read_dead_letter(delivery: Delivery) -> Occurrence:
     """A dead-lettered assignment, as what its reason means for the attempt."""
-    assignment = read(StepAssignment, delivery.body)
+    # It nests as deep as a coordinator writes it, around a result that nests as deep as a report may.
+    value = codec.decode(delivery.body, nesting=codec.MAX_WRAPPED_NESTING)
+    assignment = as_model(StepAssignment, value)
     reason = death_reason(delivery.properties.headers or {})
     event: StepExpired | StepPoisoned | StepReported
     if reason == "expired":

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from fuseline.amqp.consuming import Delivery
 from fuseline.coordinator.outbox import Outbox
-from fuseline.coordinator.pipeline import Item, Pipeline
+from fuseline.coordinator.pipeline import Item, Pipeline, as_redelivered
 from fuseline.coordinator.settle import Ticket
 from fuseline.engine.effects import Verdict
-from fuseline.engine.events import StepReported
 from fuseline.errors import StorageUnavailableError
-from fuseline.ledger import Dispatch, Occurrence
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +67,7 @@ class EarlyReports:
         except StorageUnavailableError as error:
             log.warning("reports that came too early wait for storage: %s", error)
             for one in held:
-                one.item.what = _again(one.item.what)
+                one.item.what = as_redelivered(one.item.what)
             self._waiting = held + self._waiting
             self._arm(LONGEST_SECONDS)
             return
@@ -86,10 +84,3 @@ class EarlyReports:
                 self._outbox.put_back(one.delivery, one.ticket.done)
         if self._waiting:
             self._arm(pause * 2)
-
-
-def _again(what: Dispatch | Occurrence) -> Dispatch | Occurrence:
-    """The same as it is when it may have been recorded: the answer to the commit may be all that was lost."""
-    if isinstance(what, Occurrence) and isinstance(what.event, StepReported):
-        return replace(what, event=replace(what.event, redelivered=True))
-    return what

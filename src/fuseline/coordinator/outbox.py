@@ -6,16 +6,16 @@ import copy
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from fuseline.amqp import codec
 from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.link import Link
-from fuseline.amqp.parked import EXCHANGE, REASON, headers_to_keep
 from fuseline.amqp.topology import DEFAULT_EXCHANGE, Topology
 from fuseline.amqp.wire import ControlNotice, Reply
 from fuseline.clock import Clock
 from fuseline.coordinator.announcing import Announcer
+from fuseline.coordinator.parking import Parking
 from fuseline.errors import (
     BrokerBusyError,
     CallerError,
@@ -96,6 +96,7 @@ class Outbox:
         self._declare_workflow = declare_workflow
         self._mend_workflow = mend_workflow or declare_workflow
         self._announcer = Announcer(link, topology, clock)
+        self.parking = Parking(link, topology, clock)
         self._waiting: deque[_Assigned] = deque()
         self._unconfirmed = self._unconfirmed_bytes = 0
         self._is_stopped = False
@@ -242,44 +243,6 @@ class Outbox:
             mandatory=False,
         )
 
-    def park(self, delivery: Delivery, reason: str, on_done: Callable[[], None]) -> None:
-        """Keep for people what nothing can decode or place. Tried until it is safe: the delivery is acked after it."""
-        log.error("parked a message from %r: %s", delivery.exchange, reason)
-        said = {REASON: reason[:2000], EXCHANGE: delivery.exchange}
-        headers: dict[str, Any] = headers_to_keep(delivery.properties.headers) | said
-
-        def published(error: FuselineError | None) -> None:
-            nonlocal headers
-            if error is None:
-                on_done()
-            elif isinstance(error, CallerError) and headers != said:
-                log.warning("a message is parked without its headers: %s", error)
-                headers = dict(said)
-                send()
-            else:
-                log.error("cannot park a message, trying again: %s", error)
-                self._link.call_later(5.0, send)
-
-        def send() -> None:
-            properties = codec.properties(
-                str(delivery.properties.type or "unknown"),
-                message_id=delivery.properties.message_id or self._clock.new_id(),
-                timestamp=self._clock.now(),
-                correlation_id=delivery.properties.correlation_id,
-                headers=headers,
-            )
-            self._link.publish(
-                DEFAULT_EXCHANGE,
-                self._topology.parked_queue,
-                delivery.body,
-                properties,
-                on_done=published,
-                deadline_seconds=PUBLISH_SECONDS,
-                apart=True,
-            )
-
-        send()
-
     def put_back(self, delivery: Delivery, on_done: Callable[[], None]) -> None:
         """Send a report to the end of its queue. Tried until it is safe there: the delivery is acked after it."""
 
@@ -287,7 +250,7 @@ class Outbox:
             if error is None:
                 on_done()
             elif isinstance(error, CallerError):
-                self.park(delivery, f"it cannot be put back: {error}", on_done)
+                self.parking.park(delivery, f"it cannot be put back: {error}", on_done)
             else:
                 log.warning("cannot put a report back, trying again: %s", error)
                 self._link.call_later(5.0, send)

@@ -40,6 +40,13 @@ class Item:
     on_refused: Callable[[Outcome, Callable[[], None]], None] | None = None
 
 
+def as_redelivered(what: Dispatch | Occurrence) -> Dispatch | Occurrence:
+    """The same as it is when it may have been recorded: the answer to the commit may be all that was lost."""
+    if isinstance(what, Occurrence) and isinstance(what.event, StepReported):
+        return replace(what, event=replace(what.event, redelivered=True))
+    return what
+
+
 class Pipeline:
     """Applies items and carries out what follows from them."""
 
@@ -63,6 +70,7 @@ class Pipeline:
 
         `meanwhile`: see `Transaction`.
         """
+        doubts = self._ledger.doubts
         try:
             return self._ledger.apply([item.what for item in items], meanwhile=meanwhile)
         except (RetryableError, FatalError):
@@ -70,6 +78,8 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - one broken item must not stop all runs; it is logged or parked
             if len(items) > 1:
                 log.warning("a batch of %d failed, taking its items one by one: %s", len(items), error)
+                if self._ledger.doubts > doubts:  # it may be committed, and what it queued has to go out (P4)
+                    items = [replace(item, what=as_redelivered(item.what)) for item in items]
                 return [outcome for item in items for outcome in self.apply([item])]
             return [self._apply_broken(items[0], error)]
 
@@ -130,13 +140,13 @@ class Pipeline:
         if outcome.verdict is not Verdict.ACCEPTED:
             log.debug("%s: run %s: %s", outcome.verdict, outcome.instance_id, outcome.reason)
         if outcome.error is not None and item.on_refused is not None:
-            item.on_refused(outcome, _expecting(ticket))
+            item.on_refused(outcome, expecting(ticket))
         if item.on_outcome is not None:
             item.on_outcome(outcome)
 
     def assign(self, outcome: Outcome, assignment: StepAssignment, ticket: Ticket | None) -> None:
         """Publish one assignment."""
-        self._outbox.assign(outcome, assignment, _expecting(ticket))
+        self._outbox.assign(outcome, assignment, expecting(ticket))
 
     def _cannot_be_sent(self, assignment: StepAssignment, error: FuselineError) -> None:
         """Its step fails and says why: nothing else would end it but the sweep, hours later and as poison (P7)."""
@@ -178,7 +188,8 @@ class Pipeline:
             self._outbox.notify([address], notice)
 
 
-def _expecting(ticket: Ticket | None) -> Callable[[], None]:
+def expecting(ticket: Ticket | None) -> Callable[[], None]:
+    """What to call when one thing more is done, for which the ticket waits from now on."""
     if ticket is None:
         return _nothing
     ticket.expect()

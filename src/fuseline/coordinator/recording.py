@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeAlias
 
-from fuseline.amqp.consuming import Delivery
+from fuseline.amqp.consuming import Delivery, Line
+from fuseline.coordinator.bundles import together
 from fuseline.coordinator.decoding import by_itself
 from fuseline.coordinator.early import EarlyReports
 from fuseline.coordinator.outbox import Outbox
-from fuseline.coordinator.pipeline import Item, Pipeline
+from fuseline.coordinator.pipeline import Item, Pipeline, expecting
 from fuseline.coordinator.reading import Reading, Source, Taken
 from fuseline.coordinator.settle import Ticket
 from fuseline.engine.effects import Verdict
 from fuseline.errors import StorageUnavailableError
 from fuseline.ledger import Occurrence, Outcome
 
-_Parked = tuple[int, Delivery, str]
+_Parked: TypeAlias = tuple[int, Delivery, str]
 """(index of the source, the message, why)."""
+_Refusal: TypeAlias = "tuple[Delivery, str, Callable[[], None]]"
+"""(the message, why, what to call when it is safe)."""
 
 
 class Recording:
@@ -28,6 +32,8 @@ class Recording:
         self._outbox = outbox
         self._early = early
         self._reading = Reading()
+        self._refusals: list[_Refusal] | None = None
+        """What is refused while a batch is carried out, which is parked at its end."""
 
     def record(self, sources: Sequence[Source], limit: int) -> bool:
         """Up to `limit` messages of each source (reports that came in one count each); False when there are none.
@@ -53,10 +59,9 @@ class Recording:
             if deliveries:
                 source.intake.take(deliveries)
                 tickets[index] = source.intake.settler.open(deliveries)
-        for index, delivery, reason in parked:
-            if (ticket := tickets[index]) is not None:
-                ticket.expect()
-                self._outbox.park(delivery, reason, ticket.done)
+        refusals = self._refusals = [
+            (delivery, reason, expecting(tickets[index])) for index, delivery, reason in parked
+        ]
         for item, outcome, owner in zip(items, outcomes, owners, strict=True):
             index, delivery = owner
             ticket = tickets[index]
@@ -67,6 +72,8 @@ class Recording:
                 self._early.hold(by_itself(delivery, what), item, ticket)
             else:
                 self._pipeline.carry_out(item, outcome, ticket)
+        self._refusals = None
+        self._park(refusals)
         for ticket in tickets:
             if ticket is not None:
                 ticket.done()
@@ -88,4 +95,23 @@ class Recording:
         return items, owners, parked
 
     def _refused(self, delivery: Delivery, outcome: Outcome, done: Callable[[], None]) -> None:
-        self._outbox.park(delivery, outcome.reason, done)
+        if self._refusals is None:  # it had to wait before it was decided on
+            self._outbox.parking.park(delivery, outcome.reason, done)
+        else:
+            self._refusals.append((delivery, outcome.reason, done))
+
+    def _park(self, refusals: Sequence[_Refusal]) -> None:
+        """What came in one message is parked as one (P6): there may be a hundred thousand lines of nothing in it."""
+        by_message: dict[tuple[Line | None, int, int], list[_Refusal]] = {}
+        for one in refusals:
+            delivery = one[0]
+            by_message.setdefault((delivery.line, delivery.generation, delivery.tag), []).append(one)
+        for found in by_message.values():
+            more = f" (and {len(found) - 1} more of what came with it)" if len(found) > 1 else ""
+            whole = together([delivery for delivery, _, _ in found])
+            self._outbox.parking.park(whole, found[0][1] + more, partial(_all, [done for *_, done in found]))
+
+
+def _all(callbacks: Sequence[Callable[[], None]]) -> None:
+    for one in callbacks:
+        one()

@@ -96,9 +96,11 @@ def _set_going(turn: Turn, letter: DeadLetter) -> None:
     if row is None or row.status is not Status.FAILED or row.attempt != letter.attempt:
         turn.refuse(Verdict.STALE, f"step {letter.step!r} has moved on since attempt {letter.attempt}")
         return
-    stays_failing = turn.plan_of(letter.step).trigger.is_cleanup and turn.run.failed_step != letter.step
     again = {letter.step}
-    layout = _Layout(turn, rows, again, stays_failing)
+    layout = _Layout(turn, rows, again, False)
+    stays_failing = turn.plan_of(letter.step).trigger.is_cleanup and _has_another_cause(turn, letter, layout)
+    if stays_failing:
+        layout = _Layout(turn, rows, again, True)
     while layout.dooming:
         again |= layout.dooming
         layout = _Layout(turn, rows, again, stays_failing)
@@ -114,6 +116,16 @@ def _set_going(turn: Turn, letter: DeadLetter) -> None:
     _apply(turn, rows, layout, stays_failing)
     for other in letters:
         _settle_letter(turn, other, DeadLetterState.REPLAYED, other.attempt + 1)
+
+
+def _has_another_cause(turn: Turn, letter: DeadLetter, layout: _Layout) -> bool:
+    """Whether the run would have failed without this letter's step: by its timeout, or by a step that fails it still.
+
+    The step that it names need not be the one: it names the step that could not run any more, where there is one.
+    """
+    if turn.run.failed_step == letter.step:
+        return False
+    return turn.run.failed_step is None or bool(layout.dooming)
 
 
 def _apply(turn: Turn, rows: dict[str, StepRow], layout: _Layout, stays_failing: bool) -> None:

@@ -49,6 +49,12 @@ ODD: dict[str, dict[str, Any]] = {
     "nested deeper than Python goes": {"headers": {"x": deep(5000)}},
     "a name that is no UTF-8": {"headers": {b"\xff": 1}},
     "ids that are no UTF-8": {"message_id": b"\xff", "correlation_id": b"\xfe", "type": b"\xfd"},
+    "long ids that are no UTF-8": {
+        "message_id": b"\xff" * 100,
+        "correlation_id": b"\xfe" * 255,
+        "type": b"\xfd" * 86,
+    },
+    "a long name that is no UTF-8": {"headers": {b"\xff" * 100: 1}},
     "a time of its own that Python lacks": {"timestamp": 2**63},
 }
 

@@ -10,10 +10,10 @@ from fuseline.amqp import codec
 from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.topology import Topology
 from fuseline.coordinator.bundles import messages_in, reports_in
-from fuseline.coordinator.decoding import by_itself, read_report, read_spoilt_report
-from fuseline.engine.events import StepReported
+from fuseline.coordinator.decoding import by_itself, read_dead_letter, read_report, read_spoilt_report
+from fuseline.engine.events import StepPoisoned, StepReported
 from fuseline.errors import InvalidMessageError
-from fuseline.model import Status, StepReport
+from fuseline.model import Status, StepAssignment, StepReport
 
 TOPOLOGY = Topology()
 
@@ -110,3 +110,25 @@ def test_what_a_report_that_cannot_be_read_says_about_step_fusion_holds(
     assert isinstance(left.event, StepReported)
     assert (left.event.status, left.event.holder) == (Status.FAILED, "w")
     assert (left.event.continues_with, left.event.continued_from) == (continues_with, continued_from)
+
+
+def test_a_dead_letter_is_read_however_deep_a_result_in_it_nests() -> None:
+    """P1: it was parked, and the step hung until the sweep gave it up."""
+    result: Any = 1
+    for _ in range(codec.MAX_NESTING - 2):
+        result = [result]
+    codec.decode(codec.encode({"result": result}))  # as a report may have it
+    assignment = StepAssignment(
+        workflow_id="g",
+        instance_id="r",
+        step_name="b",
+        payload={"workflow_inputs": {}, "results": {"a": result}},
+        assigned_at=1.0,
+        expires_at=2.0,
+    )
+    dead = codec.encode(assignment, nesting=codec.MAX_WRAPPED_NESTING)
+    said = codec.properties(
+        codec.ASSIGNMENT, message_id="m", timestamp=7.0, headers={"x-death": [{"reason": "delivery_limit"}]}
+    )
+    what = read_dead_letter(Delivery(5, 2, dead, said, "dead", "", False, "dead", None))
+    assert what.event == StepPoisoned("b", 1)

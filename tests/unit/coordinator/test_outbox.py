@@ -11,7 +11,6 @@ import pytest
 from fuseline.amqp import codec
 from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.link import Link
-from fuseline.amqp.parked import REASON
 from fuseline.amqp.topology import Topology
 from fuseline.amqp.wire import Reply, read
 from fuseline.clock import ManualClock
@@ -153,7 +152,7 @@ class Clerk:
 
 
 def settled(clerk: Clerk, act: str, headers: dict[str, Any], *args: Any) -> int:
-    """How often a message, put back or parked, was said to be safe."""
+    """How often a message that was put back was said to be safe."""
     properties = codec.properties(codec.REPORT, message_id="m", timestamp=0, headers=headers)
     properties.user_id = "somebody"
     said: dict[str, Any] = {"exchange": "reports", "routing_key": "", "redelivered": False}
@@ -178,11 +177,3 @@ def test_what_cannot_be_put_back_is_parked() -> None:
     clerk = Clerk(InvalidMessageError("RabbitMQ refuses it"), None)
     assert settled(clerk, "put_back", {}) == 1
     assert [key for _, key, _ in clerk.sent] == ["", Topology().parked_queue]
-
-
-def test_what_cannot_be_parked_with_its_headers_is_parked_without() -> None:
-    clerk = Clerk(InvalidMessageError("pika cannot write it"), BrokerUnavailableError("no connection"), None)
-    assert settled(clerk, "park", {"odd": 1}, "why") == 1
-    headers = [properties.headers or {} for *_, properties in clerk.sent]
-    assert ["odd" in one for one in headers] == [True, False, False]
-    assert all(one[REASON] == "why" for one in headers)

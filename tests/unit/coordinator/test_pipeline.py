@@ -81,6 +81,28 @@ def test_a_holder_that_cannot_be_stored_is_refused_alone(pipeline: Pipeline, res
     assert isinstance(bad.error, CallerError)
 
 
+def test_what_may_be_committed_is_taken_one_by_one_as_if_it_came_again(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4: else what the commit has queued is left to the sweep, and its cause acknowledged."""
+    ledger = pipeline._ledger
+    apply = ledger.apply
+    seen: list[list[bool]] = []
+
+    def commit_and_break(items: Any, **how: Any) -> Any:
+        seen.append([item.event.redelivered for item in items])
+        outcomes = apply(items, **how)
+        if len(seen) == 1:
+            ledger.doubts += 1
+            raise ZeroDivisionError
+        return outcomes
+
+    monkeypatch.setattr(ledger, "apply", commit_and_break)
+    outcomes = pipeline.apply([report("good"), report("bad")])
+    assert seen == [[False, False], [True], [True]]
+    assert [one.verdict for one in outcomes] == [Verdict.DUPLICATE] * 2
+
+
 def test_who_goes_on_from_what_cannot_be_stored_is_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """P5: the step failed, so what its worker went on with is nobody's."""
     ledger, storage, clock = ledger_with(graph("g", {"a": ["b"]}))

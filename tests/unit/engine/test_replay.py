@@ -111,6 +111,33 @@ def test_clean_up_alone_is_replayed_in_a_run_that_something_else_has_failed() ->
     assert ended(player) is RunStatus.SUCCEEDED
 
 
+def test_clean_up_whose_failure_kept_another_step_from_running_sets_the_run_going() -> None:
+    """The run names the step that could not run; nothing but the clean-up had failed (seed 1500043290)."""
+    player = begin("a -> close[all_done]; close -> pick[one_success]; b -right> pick; pick -> d; e")
+    player.apply(StepClaimed("e", 1, "w"))
+    play(player, "a+ close- b+")
+    assert player.store.run.failed_step == "pick"
+    play(player, "e+")
+    assert ended(player) is RunStatus.FAILED
+    assert replay(player, "close") == ["close"]
+    assert (player.store.run.error, player.store.run.failed_step) == (None, None)
+    play(player, "close+ pick+ d+")
+    assert ended(player) is RunStatus.SUCCEEDED
+
+
+def test_clean_up_in_a_run_that_timed_out_is_replayed_alone() -> None:
+    limit = [policy("workflow_timeout", seconds=60.0)]
+    player = begin(parse("a -> close[all_done]; close -> c[one_success]; a -> c; b", run_policies=limit))
+    play(player, "a+ close- c+")
+    player.now += 100.0
+    player.apply(RunDuePassed())
+    assert replay(player, "close") == ["close"]
+    play(player, "close+")
+    assert ended(player) is RunStatus.FAILED
+    assert player.store.run.error is not None
+    assert player.store.run.error.cause is Cause.RUN_TIMEOUT
+
+
 def test_other_failures_that_would_fail_the_run_come_along() -> None:
     player = begin("a -> c; b -> c; d")
     player.apply(StepClaimed("b", 1, "w"))
