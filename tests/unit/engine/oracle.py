@@ -6,6 +6,7 @@ twice to stay unseen. It is slow and knows no rows, counters or loading; it know
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from enum import Enum
 from typing import Any
@@ -133,6 +134,13 @@ class Oracle:
             name: state if state in ENDED else Status.CANCELLED for name, state in self.state.items()
         }
 
+    def fails_without(self, step: str) -> bool:
+        """Whether the ended run would have failed if this step had not: another one's failure is not tolerated."""
+        probe = copy.deepcopy(self)
+        probe.is_failing = False
+        probe._undo_with_what_followed({step})
+        return bool(probe._untolerated())
+
     def replayed(self, step: str, stays_failing: bool) -> set[str]:
         """An operator sets the ended run going again at a step; returns the failed steps that are tried again with it.
 
@@ -145,21 +153,28 @@ class Oracle:
         failed = {name for name, state in self.state.items() if state is Status.FAILED}
         doomed = {step}
         while doomed:
-            undone |= doomed
-            for name in doomed:
-                self._undo(name)
-            while wrong := [name for name in self.schema.steps if self._is_unjustified(name)]:
-                undone.update(wrong)
-                for name in wrong:
-                    self._undo(name)
-                self._skip_what_nothing_leads_to()
-            doomed = {
-                name
-                for name, state in self.state.items()
-                if not stays_failing and state is Status.FAILED and not self.is_tolerated(name)
-            }
+            undone |= self._undo_with_what_followed(doomed)
+            doomed = set() if stays_failing else self._untolerated()
         self._settle()
         return undone & failed
+
+    def _undo_with_what_followed(self, steps: set[str]) -> set[str]:
+        undone = set(steps)
+        for name in steps:
+            self._undo(name)
+        while wrong := [name for name in self.schema.steps if self._is_unjustified(name)]:
+            undone.update(wrong)
+            for name in wrong:
+                self._undo(name)
+            self._skip_what_nothing_leads_to()
+        return undone
+
+    def _untolerated(self) -> set[str]:
+        return {
+            name
+            for name, state in self.state.items()
+            if state is Status.FAILED and not self.is_tolerated(name)
+        }
 
     def _skip_what_nothing_leads_to(self) -> None:
         """Cancelled with the run before; what other steps can count on, now that it was not."""

@@ -122,10 +122,12 @@ class Chaos:
         store, event = self.player.store, StepReplayed(*key)
         before = set(store.letters)
         is_open = store.letters[key].state is DeadLetterState.OPEN
-        stays_failing = self.oracle.is_cleanup(key[0]) and store.run.failed_step != key[0]
         if not is_open or store.run.status is not RunStatus.FAILED:
             self.player.refused(event)
             return False
+        blamed = store.run.failed_step  # None: the run timed out
+        has_another_cause = blamed is None or (blamed != key[0] and self.oracle.fails_without(key[0]))
+        stays_failing = self.oracle.is_cleanup(key[0]) and has_another_cause
         probe = copy.deepcopy(self.oracle)
         taken = {(name, store.steps[name].attempt) for name in probe.replayed(key[0], stays_failing)}
         if any(store.letters[one].state is not DeadLetterState.OPEN for one in taken):
