@@ -96,7 +96,7 @@ def page(
     yield "\n## Soak\n"
     yield from _soaks(soaks)
     yield "\n## Bugs found\n"
-    yield "By the work on these promises, before the runs above passed. Each has a test of its own now.\n"
+    yield "By the work on these promises. Each has a test of its own now.\n"
     for bug in bugs:
         yield f"- {bug['what']} ({bug['found_by']})"
     yield "\n## What was not tested\n"
