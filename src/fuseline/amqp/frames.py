@@ -73,9 +73,14 @@ def publish_frame(channel: int, exchange: str, key: str, mandatory: bool) -> byt
 
 
 def message(method: bytes, channel: int, properties: Properties, body: bytes, most: int) -> bytes:
-    """All frames of a message: `method`, the header, and the body in pieces of up to `most` bytes."""
+    """All frames of a message: `method`, the header, and the body in pieces of up to `most` bytes.
+
+    Raises `ValueError` for a header that is larger than a frame: it cannot be cut, and RabbitMQ would close the connection.
+    """
     size = len(body)
     header = _header(channel, size, properties)
+    if len(header) > most + FRAME.size + len(_END):
+        raise ValueError(f"the headers have {len(header)} bytes, and {most} are the most")
     if 0 < size <= most:
         return b"".join((method, header, FRAME.pack(BODY, channel, size), body, _END))
     parts = [method, header]

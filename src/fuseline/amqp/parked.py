@@ -26,7 +26,7 @@ REASON: Final = "x-fuseline-reason"
 EXCHANGE: Final = "x-fuseline-exchange"
 DEATHS: Final = "x-fuseline-deaths"
 PART: Final = "x-fuseline-part"
-"""`2 of 7`: RabbitMQ refused the message as a whole, and its body is in several."""
+"""`2 of 7 of ID`: RabbitMQ refused the message as a whole, and its body is in several."""
 
 _OURS: Final = "x-fuseline-"
 # RabbitMQ before 4.0 honours an x-death that a client publishes, and drops what looks like a cycle; CC and BCC would have
@@ -54,7 +54,8 @@ class ParkedMessage(BaseModel):
     """One of them. `reason`: why nothing could be done with it; `exchange`: the one that it came through.
 
     `parked_at` is seconds since the epoch. `headers` are the message's own, `deaths` RabbitMQ's `x-death` as JSON if it was
-    dead-lettered. `body` is base64.
+    dead-lettered. `part`, such as `2 of 7 of ID`: the message is a part of one that RabbitMQ refused as a whole. `body` is
+    base64.
     """
 
     message_id: str
@@ -64,6 +65,7 @@ class ParkedMessage(BaseModel):
     parked_at: float | None
     correlation_id: str | None
     deaths: str | None
+    part: str | None = None
     headers: dict[str, Any]
     body: str
 
@@ -87,6 +89,7 @@ class ParkedMessage(BaseModel):
             parked_at=_seconds(properties.timestamp),
             correlation_id=properties.correlation_id,
             deaths=None if deaths is None else str(deaths),
+            part=None if (part := headers.get(PART)) is None else str(part),
             headers={name: _plain(value) for name, value in _own(headers).items()},
             body=base64.b64encode(delivery.body).decode(),
         )
@@ -185,6 +188,8 @@ class ParkedQueue:
         return len(batch)
 
     def _why_not(self, message: ParkedMessage) -> str:
+        if message.part is not None:
+            return f"it is part {message.part}; export them all, and put their bodies together"
         exchange = message.exchange
         if exchange.startswith(self._topology.reports_exchange("")):
             return ""

@@ -18,8 +18,9 @@ from pika.exceptions import AMQPError
 log = logging.getLogger(__name__)
 
 UNREADABLE: Final = "x-fuseline-unreadable"
-SHORT_BYTES: Final = 255
 """The one header of a message whose headers cannot be read: why."""
+SHORT_BYTES: Final = 255
+"""The most that a short text of AMQP has."""
 
 NOT_READABLE: Final = (ValueError, ArithmeticError, OSError, RecursionError, struct.error, AMQPError)
 """What pika raises over properties."""

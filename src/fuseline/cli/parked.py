@@ -52,7 +52,7 @@ def list_messages(
             moment(message.parked_at),
             message.type,
             message.exchange,
-            Text(short(message.reason, 60)),
+            Text(short(_told(message), 60)),
             Text(short(message.content.decode(errors="replace"), 40)),
         )
         for message in messages
@@ -132,6 +132,10 @@ def replay(
         out().print(f"{_count(len(answers) - refused)} replayed, {refused} refused")
     if refused:
         raise typer.Exit(ExitCode.CALLER)
+
+
+def _told(message: ParkedMessage) -> str:
+    return message.reason if message.part is None else f"(part {message.part}) {message.reason}"
 
 
 def _answer(message_id: str, problem: str) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class Parking:
                 for start in range(0, len(delivery.body), PART_BYTES)
             ] or [b""]
             left = len(parts)
+            whole = self._clock.new_id()
 
             def kept() -> None:
                 nonlocal left
@@ -58,7 +59,7 @@ class Parking:
                     on_done()
 
             for number, part in enumerate(parts, 1):
-                headers = {**said, PART: f"{number} of {len(parts)}"}
+                headers = {**said, PART: f"{number} of {len(parts)} of {whole}"}
                 self._send(part, self._properties("unknown", None, None, headers), kept, None)
 
         def without_headers() -> None:

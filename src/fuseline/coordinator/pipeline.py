@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fuseline.amqp.wire import ControlKind, ControlNotice
 from fuseline.coordinator.outbox import Outbox
@@ -42,8 +43,9 @@ class Item:
 
 def as_redelivered(what: Dispatch | Occurrence) -> Dispatch | Occurrence:
     """The same as it is when it may have been recorded: the answer to the commit may be all that was lost."""
-    if isinstance(what, Occurrence) and isinstance(what.event, StepReported):
-        return replace(what, event=replace(what.event, redelivered=True))
+    if isinstance(what, Occurrence) and hasattr(what.event, "redelivered"):
+        event: Any = what.event
+        return replace(what, event=replace(event, redelivered=True))
     return what
 
 
@@ -76,10 +78,15 @@ class Pipeline:
         except (RetryableError, FatalError):
             raise
         except Exception as error:  # noqa: BLE001 - one broken item must not stop all runs; it is logged or parked
+            if self._ledger.doubts > doubts:
+                # It may be committed. Then it is recorded already, what it queued has to go out (P4), and who holds what
+                # it took is not to be told to stop (P5).
+                again = [replace(item, what=as_redelivered(item.what)) for item in items]
+                if [one.what for one in again] != [one.what for one in items]:
+                    log.warning("a batch of %d failed as it was committed, once more: %s", len(items), error)
+                    return self.apply(again)
             if len(items) > 1:
                 log.warning("a batch of %d failed, taking its items one by one: %s", len(items), error)
-                if self._ledger.doubts > doubts:  # it may be committed, and what it queued has to go out (P4)
-                    items = [replace(item, what=as_redelivered(item.what)) for item in items]
                 return [outcome for item in items for outcome in self.apply([item])]
             return [self._apply_broken(items[0], error)]
 

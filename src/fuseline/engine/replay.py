@@ -123,7 +123,7 @@ def _has_another_cause(turn: Turn, letter: DeadLetter, layout: _Layout) -> bool:
 
     The step that it names need not be the one: it names the step that could not run any more, where there is one.
     """
-    if turn.run.failed_step == letter.step:
+    if turn.run.failed_step == letter.step and turn.run.error == letter.error:
         return False
     return turn.run.failed_step is None or bool(layout.dooming)
 

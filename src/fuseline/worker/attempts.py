@@ -311,6 +311,8 @@ class Attempts:
             # RabbitMQ's own limit of size is below ours. A report that says so is short.
             held.sealed = self._own(held, crashed(held.assignment, error))
             self._outgoing.report(held, held.sealed, partial(self._reported, held))
+            if following is not None:
+                self.pump()  # its place is free, and the next one's report frees none
             return
         if error is not None:
             self._on_fatal(error)

@@ -54,6 +54,10 @@ ODD: dict[str, dict[str, Any]] = {
         "correlation_id": b"\xfe" * 255,
         "type": b"\xfd" * 86,
     },
+    "headers as large as a frame": {"headers": {"x": "a" * 130_900}},
+    "headers that are larger once they are written again": {
+        "headers": {"x": Raw(b"A" + struct.pack(">I", 80_000) + b"b\x01" * 40_000)}
+    },
     "a long name that is no UTF-8": {"headers": {b"\xff" * 100: 1}},
     "a time of its own that Python lacks": {"timestamp": 2**63},
 }

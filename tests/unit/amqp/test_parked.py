@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 from fuseline.amqp.codec import Properties
 from fuseline.amqp.consuming import Delivery
-from fuseline.amqp.parked import ParkedMessage, headers_to_keep
+from fuseline.amqp.parked import EXCHANGE, PART, REASON, ParkedMessage, ParkedQueue, headers_to_keep
+from fuseline.amqp.topology import Topology
 
 DEATH = [{"reason": "expired", "queue": "q", "count": 1}]
 
@@ -59,3 +61,22 @@ def test_whatever_stands_in_headers_has_a_form_in_json() -> None:
         None,
         None,
     )
+
+
+def test_a_part_says_of_what_it_is_one_and_is_not_sent_again_alone() -> None:
+    """P4: whoever exports the parts can put their bodies together; replayed, the order would be lost."""
+    headers = {REASON: "too large", EXCHANGE: "fuseline.reports.w", PART: "2 of 3 of 017f"}
+    sent: list[tuple[str, str]] = []
+    parts = [Delivery(1, 1, b"half", Properties(headers=headers), "", "", False, "q", None)]
+    link: Any = SimpleNamespace(
+        count=lambda _queue, **_how: SimpleNamespace(messages=len(parts)),
+        get=lambda _queue, **_how: parts.pop(),
+        publish=lambda exchange, key, *_what, **_how: sent.append((exchange, key)),
+        ack=lambda _delivery: None,
+    )
+    topology = Topology()
+    ((message, problem),) = ParkedQueue(link, topology, 1.0).replay(lambda _one: True)
+    assert message.part == "2 of 3 of 017f"
+    assert json.loads(message.model_dump_json())["part"] == "2 of 3 of 017f"
+    assert "part 2 of 3 of 017f" in problem
+    assert sent == [("", topology.parked_queue)]

@@ -12,7 +12,7 @@ from fuseline.coordinator.pipeline import Item, Pipeline
 from fuseline.coordinator.workers import WorkerBook
 from fuseline.engine import Verdict
 from fuseline.engine.effects import StopHolder
-from fuseline.engine.events import StepReported
+from fuseline.engine.events import StepClaimed, StepReleased, StepReported
 from fuseline.errors import CallerError
 from fuseline.ledger import Dispatch, Occurrence
 from fuseline.model import Status, WorkflowSchema
@@ -81,10 +81,8 @@ def test_a_holder_that_cannot_be_stored_is_refused_alone(pipeline: Pipeline, res
     assert isinstance(bad.error, CallerError)
 
 
-def test_what_may_be_committed_is_taken_one_by_one_as_if_it_came_again(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P4: else what the commit has queued is left to the sweep, and its cause acknowledged."""
+def break_after_the_commit(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[list[bool]]:
+    """Of the first batch; whether each item of a batch was said to come again."""
     ledger = pipeline._ledger
     apply = ledger.apply
     seen: list[list[bool]] = []
@@ -98,9 +96,47 @@ def test_what_may_be_committed_is_taken_one_by_one_as_if_it_came_again(
         return outcomes
 
     monkeypatch.setattr(ledger, "apply", commit_and_break)
+    return seen
+
+
+def test_what_may_be_committed_is_applied_once_more_as_what_comes_again(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4: else what the commit has queued is left to the sweep, and its cause acknowledged."""
+    seen = break_after_the_commit(pipeline, monkeypatch)
     outcomes = pipeline.apply([report("good"), report("bad")])
-    assert seen == [[False, False], [True], [True]]
+    assert seen == [[False, False], [True, True]]
     assert [one.verdict for one in outcomes] == [Verdict.DUPLICATE] * 2
+
+
+def test_who_took_a_step_by_a_lone_report_that_may_be_committed_keeps_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P5: it was taken for a broken one, and its worker told to stop what he rightfully holds."""
+    ledger, storage, clock = ledger_with(graph("g", {"a": ["b"]}))
+    ledger.apply([Dispatch("g", "1", "run")])
+    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
+    break_after_the_commit(pipeline, monkeypatch)
+    (outcome,) = pipeline.apply([report("run", holder="w", continues_with="b")])
+    assert (outcome.verdict, outcome.stop_holders) == (Verdict.DUPLICATE, [])
+    run = storage.read_run("run")
+    assert run is not None
+    assert (run.steps["b"].status, run.steps["b"].holder) == (Status.RUNNING, "w")
+
+
+def test_what_a_worker_gave_back_goes_out_although_the_batch_broke_after_its_commit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ledger, _storage, clock = ledger_with(graph("g", {"a": []}))
+    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
+    released = []
+    for i in ("one", "two"):
+        ledger.apply([Dispatch("g", "1", i)])
+        ledger.apply([Occurrence(i, StepClaimed("a", 1, "w"), "g")])
+        released.append(Item(Occurrence(i, StepReleased("a", 1, "w"), "g")))
+    break_after_the_commit(pipeline, monkeypatch)
+    outcomes = pipeline.apply(released)
+    assert [[one.attempt for one in outcome.assignments] for outcome in outcomes] == [[2], [2]]
 
 
 def test_who_goes_on_from_what_cannot_be_stored_is_told_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,8 @@ class Chaos:
             self.player.refused(event)
             return False
         blamed = store.run.failed_step  # None: the run timed out
-        has_another_cause = blamed is None or (blamed != key[0] and self.oracle.fails_without(key[0]))
+        is_own = blamed == key[0] and store.run.error == store.letters[key].error
+        has_another_cause = blamed is None or (not is_own and self.oracle.fails_without(key[0]))
         stays_failing = self.oracle.is_cleanup(key[0]) and has_another_cause
         probe = copy.deepcopy(self.oracle)
         taken = {(name, store.steps[name].attempt) for name in probe.replayed(key[0], stays_failing)}

@@ -120,9 +120,23 @@ def test_clean_up_whose_failure_kept_another_step_from_running_sets_the_run_goin
     play(player, "e+")
     assert ended(player) is RunStatus.FAILED
     assert replay(player, "close") == ["close"]
-    assert (player.store.run.error, player.store.run.failed_step) == (None, None)
+    assert not player.store.run.is_failing
     play(player, "close+ pick+ d+")
     assert ended(player) is RunStatus.SUCCEEDED
+
+
+def test_clean_up_that_the_run_names_though_another_step_failed_it_is_replayed_alone() -> None:
+    """What closed its OR group was an edge that nobody took, so the run names no source of the failure."""
+    schema = parse("a -> close[all_done]; b -left> close")
+    close = schema.steps["close"].model_copy(update={"or_groups": {"p": ["a", "b"]}})
+    player = begin(schema.model_copy(update={"steps": {**schema.steps, "close": close}}))
+    play(player, "a- b+")
+    assert player.store.run.failed_step == "close"
+    play(player, "close-")
+    assert replay(player, "close") == ["close"]
+    assert letter(player, "a").state is DeadLetterState.OPEN
+    play(player, "close+")
+    assert ended(player) is RunStatus.FAILED
 
 
 def test_clean_up_in_a_run_that_timed_out_is_replayed_alone() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +14,9 @@ from fuseline.clock import ManualClock
 from fuseline.errors import AccessRefusedError, FuselineError, InvalidMessageError, MessageTooLargeError
 from fuseline.model.messages import StepAssignment, StepReport
 from fuseline.model.status import Status
+from fuseline.testing.flows import graph
 from fuseline.worker.attempts import Attempts
+from fuseline.worker.leases import Phase
 from fuseline.worker.options import Options
 from fuseline.worker.reports import Sealed, Sealer
 
@@ -56,6 +58,55 @@ ASSIGNMENT = StepAssignment(
 )
 
 
+class Desk:
+    """The attempts of a worker with one place, of a workflow `w` with steps a -> b."""
+
+    def __init__(self, fusion_hops: int = 0) -> None:
+        self.outgoing = Outgoing()
+        self.slots = Slots()
+        self.fatal: list[FuselineError] = []
+        self.acked: list[Delivery] = []
+        self._sealer = Sealer(ManualClock(), 1_000_000, "me")
+        catalog: Any = SimpleNamespace(
+            keys=[("w", "1")],
+            schemas=[graph("w", {"a": ["b"]})],
+            knows=lambda _one: True,
+            job=lambda *_args: SimpleNamespace(timed_out=None),
+        )
+        self.attempts = Attempts(
+            catalog,
+            cast("Any", self.slots),
+            cast("Any", self.outgoing),
+            self._sealer,
+            Options(concurrency=1, fusion_hops=fusion_hops),
+            ManualClock(),
+            "me",
+            on_change=lambda: None,
+            on_fatal=self.fatal.append,
+        )
+        intake: Any = SimpleNamespace(ack=self.acked.append)
+        self.attempts.intake = intake
+        self._tag = 0
+
+    def receive(self, assignment: StepAssignment) -> None:
+        self._tag += 1
+        properties = codec.properties(codec.ASSIGNMENT, message_id="m", timestamp=0)
+        self.attempts.receive(
+            Delivery(self._tag, 1, codec.encode(assignment), properties, "e", "k", False, "q", None)
+        )
+
+    def end_body(self) -> None:
+        report = StepReport(
+            workflow_id="w",
+            instance_id="i",
+            step_name="a",
+            attempt=1,
+            state=Status.SUCCEEDED,
+            result="x" * 9,
+        )
+        self.slots.done(self._sealer.seal(report))
+
+
 @pytest.mark.parametrize(
     ("error", "ends_worker"),
     [
@@ -70,48 +121,40 @@ def test_a_report_that_rabbitmq_does_not_take_fails_its_step(error: FuselineErro
 
 
 async def report_refused(error: FuselineError, ends_worker: bool) -> None:
-    outgoing: Any = Outgoing()
-    slots: Any = Slots()
-    fatal: list[FuselineError] = []
-    acked: list[Delivery] = []
-    catalog: Any = SimpleNamespace(
-        keys=[("w", "1")],
-        schemas=[],
-        knows=lambda _one: True,
-        job=lambda *_args: SimpleNamespace(timed_out=None),
-    )
-    attempts = Attempts(
-        catalog,
-        slots,
-        outgoing,
-        Sealer(ManualClock(), 1_000_000, "me"),
-        Options(concurrency=1),
-        ManualClock(),
-        "me",
-        on_change=lambda: None,
-        on_fatal=fatal.append,
-    )
-    intake: Any = SimpleNamespace(ack=acked.append)
-    attempts.intake = intake
-    properties = codec.properties(codec.ASSIGNMENT, message_id="m", timestamp=0)
-    delivery = Delivery(1, 1, codec.encode(ASSIGNMENT), properties, "e", "k", False, "q", None)
-    attempts.receive(delivery)
-    attempts.pump()
-    report = StepReport(
-        workflow_id="w", instance_id="i", step_name="a", attempt=1, state=Status.SUCCEEDED, result="x" * 9
-    )
-    slots.done(Sealer(ManualClock(), 1_000_000, "me").seal(report))
+    desk = Desk()
+    desk.receive(ASSIGNMENT)
+    desk.attempts.pump()
+    desk.end_body()
     await asyncio.sleep(0)
-    ((_, first_sent),) = outgoing.reports
+    ((_, first_sent),) = desk.outgoing.reports
     first_sent(error)
-    assert fatal == ([error] if ends_worker else [])
-    assert acked == []  # no report is confirmed yet (P4)
+    assert desk.fatal == ([error] if ends_worker else [])
+    assert desk.acked == []  # no report is confirmed yet (P4)
     if not ends_worker:
-        instead, sent = outgoing.reports[1]
+        instead, sent = desk.outgoing.reports[1]
         assert instead.report.state is Status.FAILED
         assert instead.report.error is not None
         assert str(error) in instead.report.error.message
         sent(None)
-        assert acked == [delivery]
-        assert len(attempts.held) == 0
-    attempts.close()
+        assert [one.tag for one in desk.acked] == [1]
+        assert len(desk.attempts.held) == 0
+    desk.attempts.close()
+
+
+def test_what_waits_begins_when_a_step_that_was_to_be_gone_on_with_is_not() -> None:
+    """P1: the refused report had kept the place for the next step, and it stayed empty until something else came."""
+    asyncio.run(fused_report_refused())
+
+
+async def fused_report_refused() -> None:
+    desk = Desk(fusion_hops=5)
+    desk.receive(ASSIGNMENT)
+    desk.receive(ASSIGNMENT.model_copy(update={"instance_id": "other"}))
+    desk.attempts.pump()
+    desk.end_body()
+    await asyncio.sleep(0)
+    assert [held.following is not None for held in desk.attempts.held] == [True, False]
+    ((_, sent),) = desk.outgoing.reports
+    sent(MessageTooLargeError("larger than RabbitMQ's limit"))
+    assert [held.phase for held in desk.attempts.held] == [Phase.REPORTING, Phase.RUNNING]
+    desk.attempts.close()
