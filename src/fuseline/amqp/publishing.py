@@ -10,7 +10,12 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from pika.channel import Channel
-from pika.exceptions import AMQPError, ChannelClosedByBroker, ChannelClosedByClient
+from pika.exceptions import (
+    AMQPError,
+    ChannelClosedByBroker,
+    ChannelClosedByClient,
+    ConnectionClosedByBroker,
+)
 from pika.spec import Basic
 
 from fuseline.amqp.codec import Properties
@@ -45,6 +50,7 @@ _FIRST_WINDOW: Final = 100
 _SWEEP_SECONDS: Final = 0.01
 # How long a channel that is to be renewed waits for confirms; what has none then is sent again on the new one.
 _RENEW_SECONDS: Final = 1.0
+_CONNECTION_FORCED: Final = 320  # an operator, or RabbitMQ that stops: nothing that was sent is to blame
 
 
 class Message:
@@ -412,6 +418,20 @@ class Publisher:
             self._on_ready()
             self.pump()
 
+    def _without_replies(self, messages: list[Message]) -> list[Message]:
+        """RabbitMQ (seen on 3.10.8) ends the connection over the address of a node that is down, or of nobody.
+
+        It would over the same message again, and hold up all others until its deadline. Who waits for it asks again.
+        """
+        kept = []
+        for message in messages:
+            if message.exchange == DEFAULT_EXCHANGE and message.key.startswith(REPLY_TO):
+                told = f"{message.key[:80]}: RabbitMQ ended the connection, perhaps over this address"
+                self._finish(message, BrokerUnavailableError(told))
+            else:
+                kept.append(message)
+        return kept
+
     def _closed(self, channel: Channel, reason: Exception) -> None:
         if channel is not self._channel:
             return
@@ -420,6 +440,8 @@ class Publisher:
         self.is_ready = False
         messages = list(self._in_flight.values())
         self._in_flight.clear()
+        if isinstance(reason, ConnectionClosedByBroker) and reason.reply_code != _CONNECTION_FORCED:
+            messages = self._without_replies(messages)
         by_mistake = isinstance(reason, ChannelClosedByBroker)
         if by_mistake and len(messages) == 1:
             guilty = messages.pop()

@@ -20,6 +20,7 @@ class _Worker:
     view: WorkerView
     workflows: tuple[tuple[str, str], ...]
     seen: float  # monotonic, so that a clock that is set ends no lease
+    beat_at: float  # monotonic: the last keep_alive. Asking for steps carries none that was lost on the way
     holds_until: float  # monotonic: the latest time that a step was handed to it for
     beats: bool = False  # it says keep_alive, so its leases may be short
     holds: frozenset[Fence] | None = None  # what it says it holds; None: it does not say
@@ -42,7 +43,7 @@ class Roster:
         """Workers that registered, now or with an earlier process."""
         now = self._clock.monotonic()
         for view in views:
-            self._workers[view.worker_id] = _Worker(view, tuple(view.workflows), now, now)
+            self._workers[view.worker_id] = _Worker(view, tuple(view.workflows), now, now, now)
 
     def seen(self, worker_id: str) -> tuple[tuple[str, str], ...]:
         """The worker is here; returns its (workflow_id, version) pairs. Raises `UnknownWorkerError`."""
@@ -56,7 +57,7 @@ class Roster:
         """The worker says that it lives, and perhaps what it holds. Raises `UnknownWorkerError`."""
         self.seen(worker_id)
         worker = self._workers[worker_id]
-        worker.beats = True
+        worker.beats, worker.beat_at = True, worker.seen
         worker.holds = None if holds is None else frozenset(holds)
 
     def lease_for(self, worker_id: str, hold_seconds: float) -> float:
@@ -80,7 +81,7 @@ class Roster:
         held = None if worker is None else worker.holds
         if held is not None and (due.instance_id, due.step, due.attempt) not in held:
             return None  # it lives, and never got this step or has given it up
-        last = self._listening_since if worker is None else max(worker.seen, self._listening_since)
+        last = self._listening_since if worker is None else max(worker.beat_at, self._listening_since)
         left = last + self.lease_seconds - self._clock.monotonic()
         return self._clock.now() + left if left > 0 else None
 

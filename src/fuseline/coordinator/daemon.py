@@ -106,7 +106,13 @@ class Coordinator:
             self._look_at_timers,
         )
         self._timers = Timers(
-            self._link, self.ledger, self._pipeline, self._book, self.topology, self._wait_for_storage
+            self._link,
+            self.ledger,
+            self._pipeline,
+            self._book,
+            self.topology,
+            self._wait_for_storage,
+            lambda: any(len(source.intake) for source in self._reports or ()),
         )
         early = EarlyReports(self._pipeline, self._outbox, self._link.call_later)
         self._recording = Recording(self._pipeline, self._outbox, early)
@@ -199,7 +205,7 @@ class Coordinator:
             return
         if self._reports is None:
             self._consume()
-        self._timers.wake_now()
+        self._timers.wake_anew()
         server = self._link.server
         log.info(
             "ready: %d workflow versions, RabbitMQ %s", versions, "?" if server is None else server.version
@@ -273,7 +279,7 @@ class Coordinator:
         except StorageUnavailableError as error:
             self._wait_for_storage(error)
             return
-        self._timers.wake_now()
+        self._timers.wake_anew()
         self._flush()
         self._answer()
         if self._storage_retry is None:

@@ -21,6 +21,7 @@ class Declared:
         self._link = link
         self._topology = topology
         self._keys: set[Key] = set()
+        self._under_way: dict[Key, list[Then]] = {}
 
     def __contains__(self, key: Key) -> bool:
         return key in self._keys
@@ -51,13 +52,21 @@ class Declared:
             self.again(key, then)
 
     def again(self, key: Key, then: Then) -> None:
-        """Declare although it was declared before: a queue was deleted."""
+        """Declare although it was declared before: a queue was deleted.
+
+        Once for all who ask meanwhile: each declaration takes a channel, and thousands of assignments may come back at once.
+        """
         self._keys.discard(key)
+        waiting = self._under_way.setdefault(key, [])
+        waiting.append(then)
+        if len(waiting) > 1:
+            return
 
         def declared(error: FuselineError | None) -> None:
             if error is None:
                 self._keys.add(key)
-            then(error)
+            for one in self._under_way.pop(key):
+                one(error)
 
         self._link.declare(
             self._topology.workflow_resources(*key), declared, deadline_seconds=DECLARE_SECONDS

@@ -108,6 +108,11 @@ class Outbox:
         self._is_stopped = True
         self._announcer.stop()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether as many assignments wait for their turn as may be on their way."""
+        return len(self._waiting) > MAX_UNCONFIRMED
+
     def assign(self, outcome: Outcome, assignment: StepAssignment, on_done: Callable[[], None]) -> None:
         """Put an assignment into its queue; `on_done` when RabbitMQ has it, or when it is left to the sweep.
 

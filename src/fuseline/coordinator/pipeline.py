@@ -59,6 +59,11 @@ class Pipeline:
         self._book = book
         self.overtaking = Overtaking()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether more assignments wait to be published than may be under way."""
+        return self._outbox.is_behind
+
     def run(self, items: Sequence[Item], tickets: Sequence[Ticket | None]) -> None:
         """Apply all, then publish; each item's ticket waits for what the item brought about.
 

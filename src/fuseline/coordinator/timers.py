@@ -30,6 +30,14 @@ LOOK_AT_LEAST_EVERY_SECONDS = 30.0
 """Another coordinator's rows have due times that this one has not seen being written."""
 SAVE_SEEN_EVERY_SECONDS = 30.0
 COUNT_SECONDS = 10.0
+LISTEN_SECONDS = 1.0
+"""Time alone says nothing until what waits in the queues has been heard: the first deliveries take a few trips."""
+CATCH_UP_SECONDS = 30.0
+"""How long a backlog of reports keeps time from counting, at most (P1)."""
+LOOK_AGAIN_SECONDS = 0.2
+AWAY_SECONDS = 1.0
+LATE_SECONDS = 5.0
+"""Who wakes so much too late was stopped himself, and has heard nobody meanwhile."""
 
 
 class Timers:
@@ -43,15 +51,21 @@ class Timers:
         book: WorkerBook,
         topology: Topology,
         on_storage_lost: Callable[[StorageUnavailableError], None],
+        is_catching_up: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`is_catching_up`: whether reports wait here to be recorded."""
         self._link = link
         self._ledger = ledger
         self._pipeline = pipeline
         self._book = book
         self._topology = topology
         self._on_storage_lost = on_storage_lost
+        self._is_catching_up = is_catching_up
         self._timer: Timer | None = None
         self._wakes_at: float | None = None  # wall time
+        self._late_at = float("inf")  # monotonic, as the next two
+        self._was_late = False
+        self._judges_from = self._judges_at_latest = 0.0
         self._stopped = False
         self._missing: dict[tuple[str, Lease], float] = {}  # since when they are listed and have no row
         self._saved_seen_at = self._verified_at = ledger.clock.monotonic()
@@ -62,9 +76,15 @@ class Timers:
         if due is not None and (self._wakes_at is None or due < self._wakes_at):
             self._arm(due)
 
-    def wake_now(self) -> None:
-        """Look for what is due at once."""
-        self._arm(self._ledger.clock.now())
+    def wake_anew(self) -> None:
+        """RabbitMQ or storage is there, for the first time or again: look for what is due, once all have been heard.
+
+        A step that was reported in time while nobody recorded is not to fail for that (P4), nor its holder to be stopped
+        whose claim waits there, too (P5).
+        """
+        now = self._ledger.clock.monotonic()
+        self._judges_from, self._judges_at_latest = now + LISTEN_SECONDS, now + CATCH_UP_SECONDS
+        self._arm(self._ledger.clock.now() + LISTEN_SECONDS)
 
     def stop(self) -> None:
         """Wake no more."""
@@ -79,11 +99,15 @@ class Timers:
             self._timer.cancel()
         seconds = min(max(0.0, at - self._ledger.clock.now()), LOOK_AT_LEAST_EVERY_SECONDS)
         self._wakes_at = self._ledger.clock.now() + seconds
+        self._late_at = self._ledger.clock.monotonic() + seconds + LATE_SECONDS
         self._timer = self._link.call_later(seconds, self._fire)
 
     def _fire(self) -> None:
         self._timer = self._wakes_at = None
         if self._stopped:
+            return
+        if (pause := self._pause_seconds()) is not None:
+            self._arm(self._ledger.clock.now() + pause)
             return
         try:
             outcomes = self._ledger.apply_due(BATCH, self._book.renewed_until)
@@ -96,11 +120,33 @@ class Timers:
         now = self._ledger.clock.now()
         self._ledger.earliest_due = None
         if len(outcomes) >= BATCH:
-            self._arm(now)
+            # Where none of so many can be applied the same ones come first again.
+            is_moving = any(outcome.verdict is Verdict.ACCEPTED for outcome in outcomes)
+            self._arm(now if is_moving else now + AWAY_SECONDS)
         else:
             # A timer that stands although it was due (its run is locked by another coordinator) must not make this spin.
             at = now + LOOK_AT_LEAST_EVERY_SECONDS if next_due is None else max(next_due, now + 0.05)
             self._arm(at)
+
+    def _pause_seconds(self) -> float | None:
+        """How long nothing may be judged by time alone; None: it may be now."""
+        now = self._ledger.clock.monotonic()
+        if not self._link.is_up or self._link.is_blocked:
+            # Nobody can be heard: beats and reports wait, too. And what became ready would only gather here (P6).
+            self._book.listen_anew()
+            return AWAY_SECONDS
+        self._was_late = (
+            now > self._late_at and not self._was_late
+        )  # not for ever: who is always late judges all the same
+        if self._was_late:
+            self._book.listen_anew()
+            self._judges_from, self._judges_at_latest = now + LISTEN_SECONDS, now + CATCH_UP_SECONDS
+        if now < self._judges_from:
+            return self._judges_from - now
+        if now < self._judges_at_latest and self._is_catching_up():
+            return LOOK_AGAIN_SECONDS
+        self._judges_at_latest = 0.0  # caught up; from now on time counts
+        return AWAY_SECONDS if self._pipeline.is_behind else None
 
     def _carry_out(self, outcomes: list[Outcome]) -> None:
         lost: dict[tuple[str, str], list[tuple[Outcome, StepAssignment]]] = {}

@@ -76,7 +76,9 @@ def decide(plan: Plan, snapshot: Snapshot, event: Event, now: float) -> Decision
 
 def _dispatched(turn: Turn, _event: RunDispatched) -> None:
     begun = turn.steps(turn.plan.starts)
-    if not begun:  # asked of the rows, as a header stays new until the batch is saved that may hold it twice
+    # Asked of the rows, as a header stays new until the batch is saved that may hold it twice; and of the header, as a large
+    # run that has ended loses its steps first when it is purged.
+    if not begun and not turn.run.status.is_terminal:
         turn.note("workflow_started")
         for name in turn.plan.starts:
             turn.queue(name)

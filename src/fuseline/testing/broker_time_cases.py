@@ -73,6 +73,19 @@ class BrokerTimeContract(_Cases):
         with pytest.raises(StaleReportError):
             worker.report(assignment)
 
+    def test_a_step_that_its_worker_has_lost_is_not_carried_on_by_asking_for_others(
+        self, broker: Broker, player: MakePlayer, workflow_id: str
+    ) -> None:
+        """P1: its handler raised, say, and nobody reports; it goes on to ask for steps."""
+        schema = graph(workflow_id, {"a": []})
+        worker = player(schema)
+        broker.dispatch_workflow(schema)
+        worker.take()
+        self.advance(30)
+        assert worker.has_nothing()
+        self.advance(31)
+        assert worker.take().attempt == 2
+
     def test_a_worker_that_keeps_alive_and_stops_loses_a_long_step_soon(
         self, broker: Broker, player: MakePlayer, workflow_id: str
     ) -> None:

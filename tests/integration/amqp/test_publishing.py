@@ -11,7 +11,7 @@ import pytest
 from fuseline.amqp.codec import Properties
 from fuseline.amqp.limits import LinkLimits
 from fuseline.amqp.resources import Queue
-from fuseline.amqp.topology import Topology
+from fuseline.amqp.topology import DEFAULT_EXCHANGE, REPLY_TO, Topology
 from fuseline.errors import (
     BrokerBusyError,
     BrokerUnavailableError,
@@ -225,3 +225,17 @@ def test_closing_while_it_connects(kind: str, amqp_url: str) -> None:
         started = time.monotonic()
         link.close(0)
         assert time.monotonic() - started < 1.5, "it did not wait until it would give up"
+
+
+def test_an_address_of_nobody_holds_up_no_other_message(
+    link: AnyLink, topology: Topology, steps: str, amqp_url: str
+) -> None:
+    """P1: RabbitMQ 3.10 ends the connection over it (541), and would again each time that it is sent."""
+    nowhere = (DEFAULT_EXCHANGE, f"{REPLY_TO}.x.y", b"answer")
+    for _ in range(2):
+        burst = Burst(link)
+        burst.publish([nowhere, (topology.steps_exchange, topology.steps_key(*WORKFLOW), b"step")])
+        lost, sent = burst.answers()
+        assert sent is None
+        assert lost is None or isinstance(lost, BrokerUnavailableError)
+    assert set(drain(amqp_url, steps)) == {b"step"}

@@ -12,14 +12,15 @@ from fuseline.amqp.wire import Heartbeat
 from fuseline.clock import ManualClock
 from fuseline.coordinator.daemon import HOUSEKEEPING_SECONDS
 from fuseline.coordinator.pipeline import Pipeline
-from fuseline.coordinator.timers import Timers
+from fuseline.coordinator.timers import CATCH_UP_SECONDS, LISTEN_SECONDS, Timers
 from fuseline.coordinator.workers import WorkerBook
-from fuseline.engine.events import CancelRequested, StepReported
+from fuseline.engine.events import CancelRequested, StepClaimed, StepReported
 from fuseline.errors import StorageUnavailableError
 from fuseline.ledger import Dispatch, Ledger, Occurrence, Outcome
 from fuseline.model import Status, WorkflowSchema
 from tests.unit.ledgers import Watched, ledger_with
 
+LEASE_SECONDS = 60.0
 RETRIED = WorkflowSchema.model_validate(
     {
         "workflow_id": "g",
@@ -33,14 +34,21 @@ class FakeLink:
     """Keeps the last timer."""
 
     fire: Any
+    is_up, is_blocked = True, False
 
-    def call_later(self, _seconds: float, callback: Any) -> Any:
-        self.fire = callback
+    def __init__(self, clock: ManualClock | None = None) -> None:
+        self._clock = clock or ManualClock()
+        self.due = 0.0
+
+    def call_later(self, seconds: float, callback: Any) -> Any:
+        self.fire, self.due = callback, self._clock.monotonic() + seconds
         return type("Timer", (), {"cancel": lambda _self: None})()
 
 
 class FakePipeline:
     """Keeps what is to go out."""
+
+    is_behind = False
 
     def __init__(self) -> None:
         self.sent: list[Outcome] = []
@@ -66,10 +74,101 @@ def test_a_retry_goes_out_although_the_storage_is_away_right_after(monkeypatch: 
         raise StorageUnavailableError("away")
 
     monkeypatch.setattr(storage, "next_due", away)
-    timers.wake_now()
+    timers.wake_anew()
+    clock.advance(LISTEN_SECONDS)
     link.fire()
     assert len(told) == 1
     assert [(a.step_name, a.attempt) for one in pipeline.sent for a in one.assignments] == [("a", 2)]
+
+
+class Held:
+    """Step `a` is held by a worker, of whom nobody has heard since."""
+
+    def __init__(self, timeout_seconds: float | None = None) -> None:
+        limited = RETRIED.model_dump()
+        limit = (
+            [] if timeout_seconds is None else [{"name": "timeout", "config": {"seconds": timeout_seconds}}]
+        )
+        limited["steps"]["a"]["policies"] = limit
+        self.ledger, self.storage, self.clock = ledger_with(WorkflowSchema.model_validate(limited))
+        self.ledger.apply([Dispatch("g", "1", "i"), Occurrence("i", StepClaimed("a", 1, "w"))])
+        self.link = FakeLink(self.clock)
+        self.pipeline = FakePipeline()
+        self.book = WorkerBook(self.clock, LEASE_SECONDS)
+        self.backlog = 0
+        self.timers = Timers(
+            cast("Link", self.link),
+            self.ledger,
+            cast("Pipeline", self.pipeline),
+            self.book,
+            Topology(),
+            lambda _error: None,
+            lambda: self.backlog > 0,
+        )
+        self.timers.wake_anew()
+
+    def wait(self, seconds: float) -> None:
+        """Fire whenever it is time."""
+        for _ in range(int(seconds * 10)):
+            self.clock.advance(0.1)
+            if self.clock.monotonic() >= self.link.due:
+                self.link.fire()
+
+    def status(self) -> Status:
+        run = self.storage.read_run("i")
+        assert run is not None
+        return run.steps["a"].status
+
+
+def test_what_was_reported_in_time_while_nobody_recorded_is_not_late() -> None:
+    """P4: the confirmed report waits in the queue while this coordinator starts, and behind it what else waits."""
+    here = Held(timeout_seconds=30.0)
+    here.clock.advance(100.0)
+    here.timers.wake_anew()
+    here.backlog = 1
+    here.wait(20.0)
+    assert here.status() is Status.RUNNING
+    here.ledger.apply([Occurrence("i", StepReported("a", 1, Status.SUCCEEDED, holder="w"))])
+    here.backlog = 0
+    here.wait(5.0)
+    assert here.status() is Status.SUCCEEDED
+
+
+def test_a_backlog_without_end_does_not_stop_the_time() -> None:
+    """P1."""
+    here = Held(timeout_seconds=30.0)
+    here.clock.advance(100.0)
+    here.timers.wake_anew()
+    here.backlog = 1
+    here.wait(CATCH_UP_SECONDS + 5.0)
+    assert here.status() is Status.FAILED
+
+
+@pytest.mark.parametrize("trouble", ["is down", "blocks"])
+def test_who_cannot_be_heard_loses_no_lease(trouble: str) -> None:
+    """P5: a coordinator that RabbitMQ has cut off hears no beats, while another one hears them all."""
+    here = Held()
+    here.wait(5.0)
+    here.link.is_up, here.link.is_blocked = trouble != "is down", trouble == "blocks"
+    here.wait(3 * LEASE_SECONDS)
+    assert here.status() is Status.RUNNING
+    here.link.is_up, here.link.is_blocked = True, False
+    here.wait(LEASE_SECONDS / 2)
+    assert here.status() is Status.RUNNING
+    here.wait(LEASE_SECONDS)
+    assert here.status() is Status.QUEUED
+
+
+def test_who_was_stopped_himself_has_not_heard_that_others_are_silent() -> None:
+    """P5: after a SIGSTOP timers may come before the beats that wait at the socket."""
+    here = Held()
+    here.wait(LEASE_SECONDS / 2)
+    here.clock.advance(3 * LEASE_SECONDS)
+    here.link.fire()
+    here.wait(LEASE_SECONDS / 2)
+    assert here.status() is Status.RUNNING
+    here.wait(LEASE_SECONDS)
+    assert here.status() is Status.QUEUED
 
 
 CHAIN = WorkflowSchema.model_validate(
@@ -82,7 +181,6 @@ CHAIN = WorkflowSchema.model_validate(
         },
     }
 )
-LEASE_SECONDS = 60.0
 
 
 class GoneOn:

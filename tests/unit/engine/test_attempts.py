@@ -11,6 +11,7 @@ from fuseline.engine.events import (
     CancelRequested,
     Event,
     HolderLost,
+    RunDispatched,
     StepClaimed,
     StepDuePassed,
     StepExpired,
@@ -363,3 +364,12 @@ def test_what_gave_an_attempt_back_and_comes_again_offers_the_next_one_again(
     assert (decision.verdict, decision.effects) == (Verdict.STALE, [QueueStep("a", 2, again=True)])
     # And nothing when it is nobody's first time: RabbitMQ says so of what was delivered before.
     assert player.apply(replace(again, redelivered=False)).effects == []
+
+
+def test_a_run_that_has_ended_and_lost_its_steps_is_not_begun_again() -> None:
+    """P3, P8: a large run is purged in several transactions, its header last, and a client may dispatch its id again."""
+    player = Player(compile_plan(parse("a")), 1_000.0)
+    player.apply(StepReported("a", 1, Status.SUCCEEDED))
+    player.store.steps.clear()
+    assert player.refused(RunDispatched()) is Verdict.DUPLICATE
+    assert player.store.steps == {}
