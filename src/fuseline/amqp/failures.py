@@ -6,10 +6,12 @@ from pika.exceptions import (
     AMQPConnectionError,
     ChannelClosed,
     ConnectionClosed,
+    ConnectionClosedByBroker,
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
 )
 
+from fuseline.amqp.topology import DEFAULT_EXCHANGE, REPLY_TO
 from fuseline.errors import (
     AccessRefusedError,
     BrokerBusyError,
@@ -25,6 +27,20 @@ ACCESS_REFUSED = 403
 NOT_FOUND = 404
 RESOURCE_LOCKED = 405
 PRECONDITION_FAILED = 406
+CONNECTION_FORCED = 320
+"""By an operator, or by a RabbitMQ that stops: nothing that was sent is to blame."""
+
+
+def answer_error(exchange: str, key: str, reason: BaseException) -> BrokerUnavailableError | None:
+    """What becomes of a message that was on its way as its channel ended; None: it is sent again.
+
+    RabbitMQ (seen on 3.10.8) ends the connection over the address of a node that is down, or of nobody, and would again each
+    time that it is sent, while all others wait behind it. Who waits for an answer asks again.
+    """
+    is_answer = exchange == DEFAULT_EXCHANGE and key.startswith(REPLY_TO)
+    if is_answer and isinstance(reason, ConnectionClosedByBroker) and reason.reply_code != CONNECTION_FORCED:
+        return BrokerUnavailableError(f"{key[:80]}: RabbitMQ ended the connection, perhaps over this address")
+    return None
 
 
 def connection_error(where: str, reason: BaseException) -> BrokerUnavailableError:

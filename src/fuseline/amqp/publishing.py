@@ -10,17 +10,12 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from pika.channel import Channel
-from pika.exceptions import (
-    AMQPError,
-    ChannelClosedByBroker,
-    ChannelClosedByClient,
-    ConnectionClosedByBroker,
-)
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ChannelClosedByClient
 from pika.spec import Basic
 
 from fuseline.amqp.codec import Properties
 from fuseline.amqp.connection import Connection, back_off
-from fuseline.amqp.failures import publish_error
+from fuseline.amqp.failures import answer_error, publish_error
 from fuseline.amqp.limits import LinkLimits
 from fuseline.amqp.loops import LoopAdapter, PikaConnection, Timer
 from fuseline.amqp.renewal import Renewal
@@ -50,7 +45,6 @@ _FIRST_WINDOW: Final = 100
 _SWEEP_SECONDS: Final = 0.01
 # How long a channel that is to be renewed waits for confirms; what has none then is sent again on the new one.
 _RENEW_SECONDS: Final = 1.0
-_CONNECTION_FORCED: Final = 320  # an operator, or RabbitMQ that stops: nothing that was sent is to blame
 
 
 class Message:
@@ -418,20 +412,6 @@ class Publisher:
             self._on_ready()
             self.pump()
 
-    def _without_replies(self, messages: list[Message]) -> list[Message]:
-        """RabbitMQ (seen on 3.10.8) ends the connection over the address of a node that is down, or of nobody.
-
-        It would over the same message again, and hold up all others until its deadline. Who waits for it asks again.
-        """
-        kept = []
-        for message in messages:
-            if message.exchange == DEFAULT_EXCHANGE and message.key.startswith(REPLY_TO):
-                told = f"{message.key[:80]}: RabbitMQ ended the connection, perhaps over this address"
-                self._finish(message, BrokerUnavailableError(told))
-            else:
-                kept.append(message)
-        return kept
-
     def _closed(self, channel: Channel, reason: Exception) -> None:
         if channel is not self._channel:
             return
@@ -440,8 +420,10 @@ class Publisher:
         self.is_ready = False
         messages = list(self._in_flight.values())
         self._in_flight.clear()
-        if isinstance(reason, ConnectionClosedByBroker) and reason.reply_code != _CONNECTION_FORCED:
-            messages = self._without_replies(messages)
+        for message in list(messages):
+            if (error := answer_error(message.exchange, message.key, reason)) is not None:
+                messages.remove(message)
+                self._finish(message, error)
         by_mistake = isinstance(reason, ChannelClosedByBroker)
         if by_mistake and len(messages) == 1:
             guilty = messages.pop()

@@ -371,5 +371,5 @@ def test_a_run_that_has_ended_and_lost_its_steps_is_not_begun_again() -> None:
     player = Player(compile_plan(parse("a")), 1_000.0)
     player.apply(StepReported("a", 1, Status.SUCCEEDED))
     player.store.steps.clear()
-    assert player.refused(RunDispatched()) is Verdict.DUPLICATE
-    assert player.store.steps == {}
+    decision = player.store.decide_whole(RunDispatched(), player.now)
+    assert (decision.verdict, decision.steps, decision.effects) == (Verdict.DUPLICATE, {}, [])
