@@ -36,8 +36,8 @@ def is_join(assignment):
 
 apply, assign = pipeline.Pipeline.apply, outbox.Outbox.assign
 
-def applying(self, items):
-    outcomes = apply(self, items)
+def applying(self, items, *rest):
+    outcomes = apply(self, items, *rest)
     if where == "recorded" and any(is_join(a) for o in outcomes for a in o.assignments):
         die()
     return outcomes
