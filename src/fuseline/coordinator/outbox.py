@@ -15,7 +15,7 @@ from fuseline.amqp.topology import DEFAULT_EXCHANGE, Topology
 from fuseline.amqp.wire import ControlNotice, Reply
 from fuseline.clock import Clock
 from fuseline.coordinator.announcing import Announcer
-from fuseline.coordinator.parking import Parking
+from fuseline.coordinator.parking import PUBLISH_SECONDS, RETRY_SECONDS, Parking
 from fuseline.errors import (
     BrokerBusyError,
     CallerError,
@@ -29,8 +29,6 @@ from fuseline.model.messages import StepAssignment
 
 log = logging.getLogger(__name__)
 
-PUBLISH_SECONDS = 20.0
-"""Deadline of one try. The step's row keeps a timer, so a message that never gets out is offered again by the sweep."""
 MAX_TRIES = 3
 MAX_UNCONFIRMED = 10_000
 MAX_UNCONFIRMED_BYTES = 64 * 1024 * 1024
@@ -258,7 +256,7 @@ class Outbox:
                 self.parking.park(delivery, f"it cannot be put back: {error}", on_done)
             else:
                 log.warning("cannot put a report back, trying again: %s", error)
-                self._link.call_later(5.0, send)
+                self._link.call_later(RETRY_SECONDS, send)
 
         def send() -> None:
             properties = copy.copy(delivery.properties)

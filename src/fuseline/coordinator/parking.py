@@ -20,6 +20,9 @@ from fuseline.errors import CallerError, FuselineError
 log = logging.getLogger(__name__)
 
 PUBLISH_SECONDS: Final = 20.0
+"""Deadline of one try of whatever leaves a coordinator. A step's row keeps a timer, so an assignment that never gets out is
+offered again by the sweep; what is parked or put back is tried again after `RETRY_SECONDS`.
+"""
 RETRY_SECONDS: Final = 5.0
 PART_BYTES: Final = 512 * 1024
 """Of a message that RabbitMQ takes no longer as a whole: its limit was larger then, or it is another RabbitMQ now."""

@@ -82,9 +82,12 @@ class Timers:
         A step that was reported in time while nobody recorded is not to fail for that (P4), nor its holder to be stopped
         whose claim waits there, too (P5).
         """
+        self._hear_first()
+        self._arm(self._ledger.clock.now() + LISTEN_SECONDS)
+
+    def _hear_first(self) -> None:
         now = self._ledger.clock.monotonic()
         self._judges_from, self._judges_at_latest = now + LISTEN_SECONDS, now + CATCH_UP_SECONDS
-        self._arm(self._ledger.clock.now() + LISTEN_SECONDS)
 
     def stop(self) -> None:
         """Wake no more."""
@@ -135,12 +138,11 @@ class Timers:
             # Nobody can be heard: beats and reports wait, too. And what became ready would only gather here (P6).
             self._book.listen_anew()
             return AWAY_SECONDS
-        self._was_late = (
-            now > self._late_at and not self._was_late
-        )  # not for ever: who is always late judges all the same
+        # Once, and not for ever: who is always late judges all the same (P1).
+        self._was_late = now > self._late_at and not self._was_late
         if self._was_late:
             self._book.listen_anew()
-            self._judges_from, self._judges_at_latest = now + LISTEN_SECONDS, now + CATCH_UP_SECONDS
+            self._hear_first()
         if now < self._judges_from:
             return self._judges_from - now
         if now < self._judges_at_latest and self._is_catching_up():
