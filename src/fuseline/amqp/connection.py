@@ -114,6 +114,11 @@ class Connection:
         """The open connection, or None."""
         return self._pika if self._pika is not None and self._pika.is_open else None
 
+    def flush(self) -> None:
+        """Have what was written leave now, not at the end of the loop's turn."""
+        if (connection := self.pika) is not None:
+            self._loop.flush(connection)
+
     @property
     def where(self) -> str:
         """Host and port of the address in turn."""

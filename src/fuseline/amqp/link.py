@@ -350,6 +350,10 @@ class Link:
         """Delete a queue with all that is in it; one that does not exist is no error."""
         self._run_errand(lambda: deleting(queue), on_done, deadline_seconds)
 
+    def flush(self) -> None:
+        """Have what was published leave now, not at the end of the loop's turn: for who has nothing to add to it."""
+        self._publishing.flush()
+
     # -- loop
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:

@@ -44,6 +44,9 @@ class LoopAdapter(Protocol):
     def abort(self, connection: PikaConnection) -> None:
         """Drop a connection of this loop without asking the server."""
 
+    def flush(self, connection: PikaConnection) -> None:
+        """Have what was written to a connection of this loop leave now, not at the end of the turn."""
+
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call it in `seconds`."""
 
@@ -52,6 +55,10 @@ class LoopAdapter(Protocol):
 
     def call_soon_threadsafe(self, callback: Callable[[], None]) -> None:
         """Call it soon on the loop's thread; for any thread."""
+
+
+def _flush(connection: Any) -> None:
+    connection.flush()
 
 
 def _abort(connection: Any) -> None:
@@ -88,6 +95,10 @@ class SelectLoop:
     def abort(self, connection: PikaConnection) -> None:
         """Drop a connection of this loop without asking the server."""
         _abort(connection)
+
+    def flush(self, connection: PikaConnection) -> None:
+        """Have what was written to a connection of this loop leave now, not at the end of the turn."""
+        _flush(connection)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call it in `seconds`."""
@@ -134,6 +145,10 @@ class AsyncioLoop:
     def abort(self, connection: PikaConnection) -> None:
         """Drop a connection of this loop without asking the server."""
         _abort(connection)
+
+    def flush(self, connection: PikaConnection) -> None:
+        """Have what was written to a connection of this loop leave now, not at the end of the turn."""
+        _flush(connection)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call it in `seconds`."""

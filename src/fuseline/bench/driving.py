@@ -18,6 +18,8 @@ from fuseline.storage.base import RuntimeStorage
 PAUSE_SECONDS: Final = 0.05
 """Between runs that are done one after the other, so that each meets a system that rests."""
 _LOOK_SECONDS: Final = (0.05, 0.2)
+_LOOK_AFTER: Final = 1.5
+"""Of one run after the other each is looked at when so many times have passed that the one before took."""
 FOLLOW_SECONDS: Final = 600.0
 AT_ONCE: Final = 8
 _BEYOND: Final = "g"
@@ -28,8 +30,9 @@ class Driver:
     """Dispatches through `broker`, with one call all runs of a workflow, and looks into `storage` for the ends.
 
     The end of a run is the time that its row says, not the time when somebody looked: looking often would be a load of
-    its own. `check` is called while it waits, and raises when there is no point in waiting. `calls`: in so many calls at
-    least runs are dispatched, where two works of different numbers of workflows are to be compared.
+    its own, and a look at a lone run is in its way. `check` is called while it waits, and raises when there is no point in
+    waiting. `calls`: in so many calls at least runs are dispatched, where two works of different numbers of workflows are to
+    be compared.
     """
 
     def __init__(
@@ -67,11 +70,11 @@ class Driver:
         return Timing(max(self._ends(ids)) - began, dispatched - began)
 
     def _one_by_one(self, work: Work, schemas: Sequence[WorkflowSchema]) -> Timing:
-        taken = []
+        taken: list[float] = []
         for run in range(work.runs):
             began = time.time()
             instance_id = self._dispatch(work, schemas, run)
-            self._follow(instance_id)
+            self._follow(instance_id, _LOOK_AFTER * taken[-1] if taken else 0.0)
             taken.append(self._ends([instance_id])[0] - began)
             time.sleep(PAUSE_SECONDS)
         return Timing(sum(taken), None, tuple(taken))
@@ -86,21 +89,24 @@ class Driver:
         each = [inputs(work, run, PAYLOAD) for run in range(turn, work.runs, turns)]
         return self._broker.dispatch_many(schemas[turn % len(schemas)], each) if each else []
 
-    def _follow(self, instance_id: str) -> None:
+    def _follow(self, instance_id: str, pause: float = 0.0) -> None:
         def ended() -> bool:
             row = self._storage.read_run_row(instance_id)
             return row is not None and row.status.is_terminal
 
-        self._wait_for(ended)
+        self._wait_for(ended, pause)
 
-    def _wait_for(self, ended: Callable[[], bool]) -> None:
+    def _wait_for(self, ended: Callable[[], bool], pause: float = 0.0) -> None:
+        """`pause`: before the first look, where one knows how long it takes."""
         deadline = time.monotonic() + self._follow_seconds
-        pause = _LOOK_SECONDS[0]
-        while not ended():
+        pause = max(_LOOK_SECONDS[0], pause)
+        while True:
+            time.sleep(pause)
+            if ended():
+                return
             self._check()
             if time.monotonic() > deadline:
                 raise BenchFailedError(f"the runs did not end within {self._follow_seconds:g} s")
-            time.sleep(pause)
             pause = min(pause * 1.2, _LOOK_SECONDS[1])
 
     def _ends(self, ids: Sequence[str]) -> list[float]:

@@ -76,7 +76,7 @@ class Attempts:
         self._on_fatal = on_fatal
         self._on_missing = on_missing
         self._outcomes: Mailbox[tuple[Held, Sealed] | None] = Mailbox(
-            self._loop, self._take_outcome, self.pump
+            self._loop, self._take_outcome, self._outcomes_taken
         )
         self._fusing = Fusing(catalog.schemas, options.fusion_hops, options.fusion_seconds, clock)
         self._checker = Checker(outgoing, self._is_current, self._is_over)
@@ -186,6 +186,9 @@ class Attempts:
 
     def pump(self) -> None:
         """Start what waits, as far as there are places."""
+        # Before anything starts: other threads take it up at once, and would have to wait for this one to pause.
+        self._claims.arm()
+        self._places.look()
         while self._waiting and self._slots.free > 0:
             held = self._waiting.pop(0)
             if held.must_claim:
@@ -194,8 +197,6 @@ class Attempts:
                 self._claim(held)
             else:
                 self._start(held)
-        self._claims.arm()
-        self._places.look()
 
     def _start(self, held: Held) -> None:
         assignment = held.assignment
@@ -268,6 +269,10 @@ class Attempts:
         if held.phase is Phase.RUNNING and not held.is_gone:
             self.executed += 1
             self._end(held, sealed)
+
+    def _outcomes_taken(self) -> None:
+        self._outgoing.flush()  # of this turn there are no more, and each of the loop costs a lone step its time
+        self.pump()
 
     def _time_out(self, held: Held) -> None:
         if held.running is not None and held.running.stop():

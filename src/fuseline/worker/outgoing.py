@@ -46,6 +46,11 @@ class Outgoing:
         """Send a report until it is confirmed; `on_sent` gets None, or why no further try can help."""
         self._reporting.report(held, sealed, on_sent)
 
+    def flush(self) -> None:
+        """Send at once the reports that were taken in this turn."""
+        self._reporting.flush()
+        self._link.flush()
+
     def claim(self, claim: Claim, wanted: Callable[[], bool], on_sent: OnSent) -> None:
         """Send a claim, or a release, until it is confirmed or not `wanted` any more (which is no `on_sent`)."""
         what = "release" if claim.released else "claim"

@@ -57,10 +57,11 @@ class Reporting:
         is_fused = held.continued_from is not None
         one = _Report(held.key, is_fused, _body(held, sealed), held.traceparent, on_sent)
         if not self._waiting:
-            self._link.call_soon(self._flush)
+            self._link.call_soon(self.flush)
         self._waiting.setdefault(held.assignment.workflow_id, []).append(one)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what was taken, before this turn is over."""
         waiting, self._waiting = self._waiting, {}
         for workflow_id, reports in waiting.items():
             for part in _parts(reports):

@@ -206,3 +206,30 @@ async def _outcome(call: Coroutine[Any, Any, object]) -> object:
         return await call
     except FuselineError as error:
         return error
+
+
+def test_what_is_published_leaves_at_once_when_it_is_told_to(
+    run: Run, amqp_url: str, topology: Topology, steps: str
+) -> None:
+    """A lone step waits for each turn of its worker's loop. Where there is no connection there is nothing to tell."""
+
+    async def test() -> None:
+        async with AsyncLink(amqp_url, name="flushing") as link:
+            link.link.flush()
+            await link.connect(SECONDS)
+            answered = asyncio.Event()
+            connection: Any = link.link._publishing.pika
+            link.link.publish(
+                topology.steps_exchange,
+                topology.steps_key(*WORKFLOW),
+                b"{}",
+                props(),
+                on_done=lambda _error: answered.set(),
+                deadline_seconds=SECONDS,
+            )
+            assert connection._out
+            link.link.flush()
+            assert connection._out == []
+            await asyncio.wait_for(answered.wait(), SECONDS)
+
+    run(test())

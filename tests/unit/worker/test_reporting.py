@@ -73,6 +73,17 @@ def post() -> Post:
     return Post()
 
 
+def test_who_has_no_more_to_add_need_not_wait_for_the_end_of_the_turn(post: Post) -> None:
+    post.report("a")
+    post.report("b")
+    post.reporting.flush()
+    (sent,) = post.sent
+    assert [line["step_name"] for line in sent.lines] == ["a", "b"]
+    post.report("c")
+    post.end_turn()
+    assert [line["step_name"] for sent in post.sent for line in sent.lines] == ["a", "b", "c"]
+
+
 def test_a_lone_report_goes_as_it_is(post: Post) -> None:
     post.report("a")
     assert post.sent == []

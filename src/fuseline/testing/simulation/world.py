@@ -193,6 +193,9 @@ class SimLoop:
         """Drop a connection without asking the server."""
         connection.abort()
 
+    def flush(self, connection: Any) -> None:
+        """What was written has left already."""
+
     def call_later(self, seconds: float, callback: Callable[..., object], *args: Any) -> Call:
         """Call it in `seconds`."""
         return self._world.at(self._world.now + max(0.0, seconds), callback, *args, process=self._process)

@@ -32,7 +32,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 class _Coroutine:
-    __slots__ = ("_executor", "_lock", "done", "is_over", "is_stopped", "job", "task")
+    __slots__ = ("_executor", "_has_begun", "_lock", "done", "is_over", "is_stopped", "job", "task")
 
     def __init__(self, executor: LoopExecutor, job: Job, done: Done) -> None:
         self._executor = executor
@@ -40,6 +40,7 @@ class _Coroutine:
         self.job = job
         self.done = done
         self.task: asyncio.Task[None] | None = None
+        self._has_begun = False
         self.is_over = False
         self.is_stopped = False
 
@@ -60,21 +61,28 @@ class _Coroutine:
         """On the loop."""
         if self.task is not None:
             self.task.cancel()
+            if not self._has_begun:  # and never will
+                self._has_begun = True
+                self._ended()
 
     async def run(self) -> None:
         """The body, and what becomes of its outcome."""
-        if self.is_stopped:
-            return
-        assert self.job.coroutine is not None
-        sealed = await self.job.coroutine()
-        with self._lock:
-            self.is_over = not self.is_stopped
-        if self.is_over:
-            self.done(sealed)
+        self._has_begun = True
+        try:
+            if self.is_stopped:
+                return
+            assert self.job.coroutine is not None
+            sealed = await self.job.coroutine()
+            with self._lock:
+                self.is_over = not self.is_stopped
+            if self.is_over:
+                self.done(sealed)
+        finally:
+            self._ended()
 
-    def ended(self, task: asyncio.Task[None]) -> None:
-        """The task is over; one that was cancelled before its first step never came to `run`."""
-        self._executor.forget(task)
+    def _ended(self) -> None:
+        assert self.task is not None
+        self._executor.forget(self.task)
         if self.is_stopped:
             self._executor.leave_abandoned()
 
@@ -156,7 +164,6 @@ class LoopExecutor(Executor):
         assert self._loop is not None
         coroutine.task = self._loop.create_task(coroutine.run())
         self._tasks.add(coroutine.task)
-        coroutine.task.add_done_callback(coroutine.ended)
 
     def _take(self) -> None:
         with self._lock:
