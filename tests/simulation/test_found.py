@@ -267,3 +267,17 @@ def test_a_report_does_not_answer_for_what_a_timer_made_ready_before_it() -> Non
     assert "r0/b/1" not in [event[3] for event in stage.world.history.events if event[1] == "sent"]
     assert stage.violations() == []
     assert len(stage.started("b")) == 1
+
+
+def test_a_coordinator_that_is_told_nothing_of_an_alarm_ends_no_lease() -> None:
+    """P5: it publishes nothing while long steps run, and RabbitMQ tells of an alarm only who publishes."""
+    stage = Stage(graph("w", {"a": []}), {"a": Script(seconds=40.0)})
+    stage.run_until(4.0 + LEASE_SECONDS)
+    assert len(stage.started("a")) == 1
+    stage.world.history.fault("memory alarm", "server")
+    stage.room.server.set_alarm(True)
+    stage.run_until(4.0 + 4 * LEASE_SECONDS)
+    stage.room.server.set_alarm(False)
+    stage.run_until(60.0)
+    assert len(stage.started("a")) == 1
+    assert stage.violations() == []

@@ -34,6 +34,8 @@ _OURS: Final = "x-fuseline-"
 _NOT_SENT: Final = frozenset({"x-delivery-count", "x-acquired-count", "x-death", "cc", "bcc"})
 _NOT_SENT_EITHER: Final = ("x-first-death-", "x-last-death-")
 
+MAX_NESTING: Final = 50
+"""Of headers. RabbitMQ's own have three."""
 BATCH_MESSAGES: Final = 200
 BATCH_BYTES: Final = 16 * 1024 * 1024
 
@@ -247,12 +249,17 @@ def _seconds(timestamp: Any) -> float | None:
     return None if timestamp is None else float(timestamp)
 
 
-def _plain(value: Any) -> Any:
-    """A header's value as JSON has it: bytes that are no text become base64, and what JSON lacks a text."""
+def _plain(value: Any, left: int = MAX_NESTING) -> Any:
+    """A header's value as JSON has it: bytes that are no text become base64, and what JSON lacks a text.
+
+    So does what is in more than `left` others: pika reads more of them than Python has room to write down.
+    """
+    if isinstance(value, Mapping | list | tuple) and not left:
+        return "nested too deep to be kept"
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _plain(one, left - 1) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(one, left - 1) for one in value]
     if isinstance(value, bytes | bytearray):
         try:
             return bytes(value).decode()

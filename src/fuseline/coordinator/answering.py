@@ -144,11 +144,11 @@ class Answering:
             # Whatever was declared before: a worker also registers because it found its queue gone.
             self._declared.again_all([schema.key for schema in schemas], then)
         elif command.name == "dispatch":
-            what, schema = self._commands.dispatch(command.args)
-            item = Item(what, on_outcome=partial(self._dispatched, delivery))
-            self._dispatch(_Ready([item], delivery, ticket), schema.key, ready)
+            one, schema = self._commands.dispatch(command.args, redelivered=delivery.redelivered)
+            items = [Item(what, on_outcome=partial(self._dispatched, delivery)) for what in one]
+            self._dispatch(_Ready(items, delivery, ticket), schema.key, ready)
         elif command.name == "dispatch_many":
-            all_of_them, schema = self._commands.dispatch_many(command.args)
+            all_of_them, schema = self._commands.dispatch_many(command.args, redelivered=delivery.redelivered)
             many = _Many(delivery, len(all_of_them), len(all_of_them))
             items = [Item(one, on_outcome=partial(self._dispatched_one, many)) for one in all_of_them]
             self._dispatch(_Ready(items, delivery, ticket), schema.key, ready)

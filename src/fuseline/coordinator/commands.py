@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -181,24 +181,51 @@ class Commands:
         self._ledger.register(wanted.workflows, worker)
         return worker_id, wanted.workflows
 
-    def dispatch(self, args: dict[str, Any]) -> tuple[Dispatch, WorkflowSchema]:
-        """A checked dispatch, not applied yet. Registers the definition that came with it."""
+    def dispatch(
+        self, args: dict[str, Any], *, redelivered: bool = False
+    ) -> tuple[list[Dispatch], WorkflowSchema]:
+        """A checked dispatch, not applied yet. Registers the definition that came with it.
+
+        `redelivered`: it may have been applied already. Then what it began is to go out, whatever is right by now (P1).
+        """
         wanted = parse(DispatchArgs, args)
         check_id("instance_id", wanted.instance_id)
-        schema = self._schema(wanted)
-        inputs = validate_inputs(schema, wanted.inputs)
-        return Dispatch(wanted.workflow_id, wanted.version, wanted.instance_id, inputs), schema
+        return self._checked(wanted, [(wanted.instance_id, wanted.inputs)], redelivered)
 
-    def dispatch_many(self, args: dict[str, Any]) -> tuple[list[Dispatch], WorkflowSchema]:
+    def dispatch_many(
+        self, args: dict[str, Any], *, redelivered: bool = False
+    ) -> tuple[list[Dispatch], WorkflowSchema]:
         """Several checked dispatches of one version, none applied yet; none at all when one of them is wrong."""
         wanted = parse(DispatchManyArgs, args)
         for place, (instance_id, _) in enumerate(wanted.runs):
             check_id(f"runs[{place}]: instance_id", instance_id)
-        schema = self._schema(wanted)
-        return [
-            Dispatch(wanted.workflow_id, wanted.version, instance_id, validate_inputs(schema, inputs))
-            for instance_id, inputs in wanted.runs
-        ], schema
+        return self._checked(wanted, wanted.runs, redelivered)
+
+    def _checked(
+        self,
+        wanted: DispatchArgs | DispatchManyArgs,
+        runs: Sequence[tuple[str, dict[str, Any]]],
+        redelivered: bool,
+    ) -> tuple[list[Dispatch], WorkflowSchema]:
+        workflow_id, version = wanted.workflow_id, wanted.version
+        try:
+            schema = self._schema(wanted)
+            return [
+                Dispatch(workflow_id, version, i, validate_inputs(schema, inputs)) for i, inputs in runs
+            ], schema
+        except CallerError:
+            begun = [
+                Dispatch(workflow_id, version, i)
+                for i, _ in runs
+                if redelivered and self._is_begun(i, wanted)
+            ]
+            if not begun:
+                raise
+            return begun, self._ledger.schema(workflow_id, version)
+
+    def _is_begun(self, instance_id: str, wanted: DispatchArgs | DispatchManyArgs) -> bool:
+        run = self._storage.read_run_row(instance_id)
+        return run is not None and (run.workflow_id, run.version) == (wanted.workflow_id, wanted.version)
 
     def _schema(self, wanted: DispatchArgs | DispatchManyArgs) -> WorkflowSchema:
         """The definition that is meant, which is registered if it came along."""

@@ -24,6 +24,7 @@ from fuseline.coordinator.commands import Commands
 from fuseline.coordinator.declared import Declared
 from fuseline.coordinator.decoding import read_dead_letter, read_report, read_spoilt_report
 from fuseline.coordinator.early import EarlyReports
+from fuseline.coordinator.hearing import Hearing
 from fuseline.coordinator.intake import Intake
 from fuseline.coordinator.mending import Mending
 from fuseline.coordinator.outbox import Outbox
@@ -105,6 +106,7 @@ class Coordinator:
             self._wait_for_storage,
             self._look_at_timers,
         )
+        self._hearing = Hearing(self._link, self.clock, self._heard)
         self._timers = Timers(
             self._link,
             self.ledger,
@@ -113,8 +115,10 @@ class Coordinator:
             self.topology,
             self._wait_for_storage,
             lambda: any(len(source.intake) for source in self._reports or ()),
+            self._hearing.ask,
         )
-        early = EarlyReports(self._pipeline, self._outbox, self._link.call_later)
+        self._pipeline.on_failed = self._look_at_timers
+        early = EarlyReports(self._pipeline, self._outbox, self._link.call_later, self._look_at_timers)
         self._recording = Recording(self._pipeline, self._outbox, early)
         self._reports: list[Source] | None = None
         self._asked: Intake | None = None
@@ -228,7 +232,7 @@ class Coordinator:
             ),
         ]
         self._asked = Intake(self._link, t.commands_queue, self._batch, self._answer, self._lost)
-        self._link.consume(
+        self._hearing.queue = self._link.consume(
             t.heartbeats_queue(self.coordinator_id), self._batch, self._beats.append, self._take_beats
         )
 
@@ -306,9 +310,14 @@ class Coordinator:
 
     # ---- heartbeats, timers, housekeeping
 
+    def _heard(self, sent_at: float) -> None:
+        self._timers.heard(sent_at)
+
     def _take_beats(self) -> None:
         beats, self._beats[:] = list(self._beats), []
         for delivery in beats:
+            if self._hearing.is_echo(delivery):
+                continue
             try:
                 self._book.beat(read(Heartbeat, delivery.body), delivery.properties.reply_to)
             except InvalidMessageError as error:

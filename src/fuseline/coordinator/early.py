@@ -41,10 +41,13 @@ class EarlyReports:
         pipeline: Pipeline,
         outbox: Outbox,
         call_later: Callable[[float, Callable[[], None]], object],
+        on_applied: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_applied`: rows were saved, and some of them may be due soon."""
         self._pipeline = pipeline
         self._outbox = outbox
         self._call_later = call_later
+        self._on_applied = on_applied
         self._waiting: list[_Early] = []
         self._pause: float | None = None
 
@@ -82,5 +85,6 @@ class EarlyReports:
                     "%s: run %s: %s; it goes to the end", outcome.verdict, outcome.instance_id, outcome.reason
                 )
                 self._outbox.put_back(one.delivery, one.ticket.done)
+        self._on_applied()
         if self._waiting:
             self._arm(pause * 2)

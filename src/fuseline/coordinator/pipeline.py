@@ -57,6 +57,8 @@ class Pipeline:
         self._outbox = outbox
         outbox.on_refused = self._cannot_be_sent
         self._book = book
+        self.on_failed: Callable[[], None] = _nothing
+        """Called when steps have failed whose assignment cannot be sent: rows were saved, and some may be due soon."""
         self.overtaking = Overtaking()
 
     @property
@@ -171,6 +173,7 @@ class Pipeline:
             self.run([item], [None])
         except StorageUnavailableError as away:
             log.warning("that step %s cannot be sent is not recorded yet: %s", assignment.step_name, away)
+        self.on_failed()
 
     def _tell_stale(self, item: Item, outcome: Outcome) -> None:
         """A claim of an attempt that is over: its worker must not go on (P5)."""

@@ -37,7 +37,13 @@ CATCH_UP_SECONDS = 30.0
 LOOK_AGAIN_SECONDS = 0.2
 AWAY_SECONDS = 1.0
 LATE_SECONDS = 5.0
-"""Who wakes so much too late was stopped himself, and has heard nobody meanwhile."""
+"""Who wakes so much too late (or a tenth of a lease) was stopped himself, and has heard nobody meanwhile."""
+FRESH_SECONDS = 5.0
+"""How long it counts that this coordinator was heard by itself; at most a tenth of a lease."""
+SETTLE_SECONDS = 0.05
+"""Of a message in an alarm RabbitMQ tells that it is the last one at about the time when it comes back."""
+UNHEARD_SECONDS = 120.0
+"""How long a coordinator that cannot hear itself judges nothing (P1): a connection that is dead is found out before that."""
 
 
 class Timers:
@@ -52,8 +58,11 @@ class Timers:
         topology: Topology,
         on_storage_lost: Callable[[StorageUnavailableError], None],
         is_catching_up: Callable[[], bool] = lambda: False,
+        ask_echo: Callable[[], None] = lambda: None,
     ) -> None:
-        """`is_catching_up`: whether reports wait here to be recorded."""
+        """`is_catching_up`: whether reports wait here to be recorded. `ask_echo`: has `heard` be called when all that
+        others have said by now was heard.
+        """
         self._link = link
         self._ledger = ledger
         self._pipeline = pipeline
@@ -61,6 +70,12 @@ class Timers:
         self._topology = topology
         self._on_storage_lost = on_storage_lost
         self._is_catching_up = is_catching_up
+        self._ask_echo = ask_echo
+        self._late_seconds = min(LATE_SECONDS, book.lease_seconds / 10)
+        self._fresh_seconds = min(FRESH_SECONDS, book.lease_seconds / 10)
+        self._heard_at = float("-inf")  # monotonic, as the next two
+        self._asked_at: float | None = None
+        self._unheard_since: float | None = None
         self._timer: Timer | None = None
         self._wakes_at: float | None = None  # wall time
         self._late_at = float("inf")  # monotonic, as the next two
@@ -85,9 +100,20 @@ class Timers:
         self._hear_first()
         self._arm(self._ledger.clock.now() + LISTEN_SECONDS)
 
-    def _hear_first(self) -> None:
+    def heard(self, sent_at: float) -> None:
+        """What was said before that time (monotonic) has been heard."""
+        self._heard_at = max(self._heard_at, sent_at)
+        if self._asked_at is not None:  # that is what the next look waits for
+            self._asked_at = None
+            self._arm(self._ledger.clock.now() + SETTLE_SECONDS)
+
+    def _hear_first(self, *, anew: bool = False) -> None:
         now = self._ledger.clock.monotonic()
-        self._judges_from, self._judges_at_latest = now + LISTEN_SECONDS, now + CATCH_UP_SECONDS
+        self._judges_from = now + LISTEN_SECONDS
+        if (
+            anew or self._judges_at_latest <= now
+        ):  # else who has to begin again and again would never judge (P1)
+            self._judges_at_latest = now + CATCH_UP_SECONDS
 
     def stop(self) -> None:
         """Wake no more."""
@@ -102,7 +128,7 @@ class Timers:
             self._timer.cancel()
         seconds = min(max(0.0, at - self._ledger.clock.now()), LOOK_AT_LEAST_EVERY_SECONDS)
         self._wakes_at = self._ledger.clock.now() + seconds
-        self._late_at = self._ledger.clock.monotonic() + seconds + LATE_SECONDS
+        self._late_at = self._ledger.clock.monotonic() + seconds + self._late_seconds
         self._timer = self._link.call_later(seconds, self._fire)
 
     def _fire(self) -> None:
@@ -137,6 +163,8 @@ class Timers:
         if not self._link.is_up or self._link.is_blocked:
             # Nobody can be heard: beats and reports wait, too. And what became ready would only gather here (P6).
             self._book.listen_anew()
+            self._hear_first(anew=True)
+            self._unheard_since = None
             return AWAY_SECONDS
         # Once, and not for ever: who is always late judges all the same (P1).
         self._was_late = now > self._late_at and not self._was_late
@@ -147,8 +175,28 @@ class Timers:
             return self._judges_from - now
         if now < self._judges_at_latest and self._is_catching_up():
             return LOOK_AGAIN_SECONDS
-        self._judges_at_latest = 0.0  # caught up; from now on time counts
-        return AWAY_SECONDS if self._pipeline.is_behind else None
+        if self._pipeline.is_behind:
+            return AWAY_SECONDS
+        if (pause := self._unheard_pause(now)) is None:
+            self._judges_at_latest = 0.0  # caught up; from now on time counts
+        return pause
+
+    def _unheard_pause(self, now: float) -> float | None:
+        """Until this coordinator is heard by itself. None: it is, or for so long it was not that time has to count."""
+        if now - self._heard_at <= self._fresh_seconds:
+            self._asked_at = self._unheard_since = None
+            return None
+        if self._asked_at is None or now - self._asked_at >= AWAY_SECONDS:
+            self._asked_at = now
+            self._ask_echo()
+        if self._unheard_since is None:
+            self._unheard_since = now
+        if now - self._unheard_since < UNHEARD_SECONDS:
+            return AWAY_SECONDS
+        log.warning(
+            "nothing comes back from RabbitMQ since %.0f s; time counts all the same", UNHEARD_SECONDS
+        )
+        return None
 
     def _carry_out(self, outcomes: list[Outcome]) -> None:
         lost: dict[tuple[str, str], list[tuple[Outcome, StepAssignment]]] = {}

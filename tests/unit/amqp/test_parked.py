@@ -9,7 +9,16 @@ from typing import Any
 
 from fuseline.amqp.codec import Properties
 from fuseline.amqp.consuming import Delivery
-from fuseline.amqp.parked import EXCHANGE, PART, REASON, ParkedMessage, ParkedQueue, headers_to_keep
+from fuseline.amqp.parked import (
+    DEATHS,
+    EXCHANGE,
+    MAX_NESTING,
+    PART,
+    REASON,
+    ParkedMessage,
+    ParkedQueue,
+    headers_to_keep,
+)
 from fuseline.amqp.topology import Topology
 
 DEATH = [{"reason": "expired", "queue": "q", "count": 1}]
@@ -80,3 +89,14 @@ def test_a_part_says_of_what_it_is_one_and_is_not_sent_again_alone() -> None:
     assert json.loads(message.model_dump_json())["part"] == "2 of 3 of 017f"
     assert "part 2 of 3 of 017f" in problem
     assert sent == [("", topology.parked_queue)]
+
+
+def test_deaths_that_nest_deeper_than_can_be_followed_are_not_kept() -> None:
+    """P1: pika reads what Python's stack has no room to write down; every coordinator that was given it ended."""
+    nested: Any = "deep"
+    for _ in range(700):
+        nested = [nested]
+    kept = headers_to_keep({"x-death": nested, "mine": 1})
+    assert kept["mine"] == 1
+    assert kept[DEATHS].strip("[]") == '"nested too deep to be kept"'
+    assert kept[DEATHS].count("[") == MAX_NESTING

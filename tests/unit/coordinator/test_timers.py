@@ -12,7 +12,7 @@ from fuseline.amqp.wire import Heartbeat
 from fuseline.clock import ManualClock
 from fuseline.coordinator.daemon import HOUSEKEEPING_SECONDS
 from fuseline.coordinator.pipeline import Pipeline
-from fuseline.coordinator.timers import CATCH_UP_SECONDS, LISTEN_SECONDS, Timers
+from fuseline.coordinator.timers import CATCH_UP_SECONDS, LISTEN_SECONDS, UNHEARD_SECONDS, Timers
 from fuseline.coordinator.workers import WorkerBook
 from fuseline.engine.events import CancelRequested, StepClaimed, StepReported
 from fuseline.errors import StorageUnavailableError
@@ -69,6 +69,7 @@ def test_a_retry_goes_out_although_the_storage_is_away_right_after(monkeypatch: 
     told: list[StorageUnavailableError] = []
     book = WorkerBook(clock, 60.0)
     timers = Timers(cast("Link", link), ledger, cast("Pipeline", pipeline), book, Topology(), told.append)
+    timers.heard(clock.monotonic() + LISTEN_SECONDS)
 
     def away() -> float | None:
         raise StorageUnavailableError("away")
@@ -84,7 +85,7 @@ def test_a_retry_goes_out_although_the_storage_is_away_right_after(monkeypatch: 
 class Held:
     """Step `a` is held by a worker, of whom nobody has heard since."""
 
-    def __init__(self, timeout_seconds: float | None = None) -> None:
+    def __init__(self, timeout_seconds: float | None = None, lease_seconds: float = LEASE_SECONDS) -> None:
         limited = RETRIED.model_dump()
         limit = (
             [] if timeout_seconds is None else [{"name": "timeout", "config": {"seconds": timeout_seconds}}]
@@ -94,8 +95,10 @@ class Held:
         self.ledger.apply([Dispatch("g", "1", "i"), Occurrence("i", StepClaimed("a", 1, "w"))])
         self.link = FakeLink(self.clock)
         self.pipeline = FakePipeline()
-        self.book = WorkerBook(self.clock, LEASE_SECONDS)
+        self.book = WorkerBook(self.clock, lease_seconds)
         self.backlog = 0
+        self.can_be_heard = True
+        self.asked_at: float | None = None
         self.timers = Timers(
             cast("Link", self.link),
             self.ledger,
@@ -104,13 +107,20 @@ class Held:
             Topology(),
             lambda _error: None,
             lambda: self.backlog > 0,
+            self.ask_echo,
         )
         self.timers.wake_anew()
+
+    def ask_echo(self) -> None:
+        self.asked_at = self.clock.monotonic()
 
     def wait(self, seconds: float) -> None:
         """Fire whenever it is time."""
         for _ in range(int(seconds * 10)):
             self.clock.advance(0.1)
+            if self.asked_at is not None and self.can_be_heard:
+                asked_at, self.asked_at = self.asked_at, None
+                self.timers.heard(asked_at)
             if self.clock.monotonic() >= self.link.due:
                 self.link.fire()
 
@@ -266,3 +276,54 @@ def test_nothing_is_kept_of_a_lease_that_is_not_listed_any_more() -> None:
         here.look()
     assert here.storage.loads == []
     assert here.pipeline.stopped == []
+
+
+def test_who_is_told_nothing_of_an_alarm_loses_no_lease_to_it() -> None:
+    """P5: RabbitMQ blocks the workers and their beats; a coordinator that publishes nothing is not told."""
+    here = Held()
+    here.wait(5.0)
+    here.can_be_heard = False
+    here.wait(UNHEARD_SECONDS)
+    assert here.status() is Status.RUNNING
+
+
+def test_who_cannot_hear_himself_for_long_goes_by_time_all_the_same() -> None:
+    """P1: whatever keeps his messages from him."""
+    here = Held()
+    here.wait(5.0)
+    here.can_be_heard = False
+    here.wait(LEASE_SECONDS + UNHEARD_SECONDS + 5.0)
+    assert here.status() is Status.QUEUED
+
+
+def test_what_was_reported_in_time_in_an_alarm_is_not_late_when_it_is_over() -> None:
+    """P4: the reports come with the end of the alarm, and are recorded one batch after the other."""
+    here = Held(timeout_seconds=30.0)
+    here.wait(5.0)
+    here.link.is_blocked = True
+    here.wait(100.0)
+    here.link.is_blocked = False
+    here.backlog = 1
+    here.wait(20.0)
+    assert here.status() is Status.RUNNING
+
+
+def test_who_begins_to_listen_again_and_again_judges_all_the_same() -> None:
+    """P1: each batch fails over a row that somebody keeps locked, and storage can be read after each."""
+    here = Held(timeout_seconds=30.0)
+    here.clock.advance(100.0)
+    here.backlog = 1
+    for _ in range(int(CATCH_UP_SECONDS / 5.0) + 2):
+        here.timers.wake_anew()
+        here.wait(5.0)
+    assert here.status() is Status.FAILED
+
+
+def test_a_short_stop_ends_no_short_lease() -> None:
+    """P5: what waits at the socket is read after the first timer."""
+    here = Held(lease_seconds=10.0)
+    here.wait(2.0)
+    here.clock.advance(12.0)
+    here.can_be_heard = False
+    here.link.fire()
+    assert here.status() is Status.RUNNING

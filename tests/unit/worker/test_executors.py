@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -242,6 +243,43 @@ def test_a_coroutine_stopped_before_its_first_step_is_not_counted_for_ever(loops
     assert gone.wait(SECONDS)
     assert loops.abandoned == 0
     assert not ran.is_set()
+
+
+def test_a_loop_whose_tasks_begin_at_once_keeps_nothing_of_them(loops: LoopExecutor) -> None:
+    """P6: a body may say so of its loop (`eager_task_factory`, since Python 3.12)."""
+
+    def begin(coroutine: Any) -> asyncio.Future[None]:
+        over: asyncio.Future[None] = asyncio.Future()
+        with contextlib.suppress(StopIteration):
+            coroutine.send(None)
+        over.set_result(None)
+        return over
+
+    def make_eager() -> None:
+        asyncio.get_running_loop().create_task = begin  # type: ignore[method-assign,assignment]
+
+    async def body() -> int:
+        return 1
+
+    outcomes, blocked, release, gone = Outcomes(), threading.Event(), threading.Event(), freed(loops)
+    loops._loop = asyncio.new_event_loop()
+    threading.Thread(target=loops._run, args=(loops._loop,), daemon=True).start()
+    loops.post(make_eager)
+    running = loops.start(async_job(assignment("a"), body), outcomes)
+    assert outcomes.next().report.state is Status.SUCCEEDED
+    assert not running.stop()
+
+    def block() -> None:
+        blocked.set()
+        release.wait(SECONDS)
+
+    loops.post(block)
+    assert blocked.wait(SECONDS)
+    running = loops.start(async_job(assignment("b"), body), outcomes)
+    assert running.stop()
+    release.set()
+    assert gone.wait(SECONDS)
+    assert (loops.abandoned, loops._tasks) == (0, set())
 
 
 def test_a_coroutine_that_blocks_its_loop_does_not_block_stop(loops: LoopExecutor) -> None:

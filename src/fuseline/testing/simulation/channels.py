@@ -269,6 +269,7 @@ class SimChannel:
         if properties.reply_to == REPLY_TO:
             properties = copy.copy(properties)
             properties.reply_to = self.reply_address
+        self.server.hold(self.connection)
         answer = self.server.publish(exchange, key, body, properties, self.connection.process.name)
         if answer == "missing":
             self.server_fail(404, f"NOT_FOUND - no exchange '{exchange}' in vhost '/'")

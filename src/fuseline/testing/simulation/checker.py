@@ -58,6 +58,10 @@ class Checker:
         self._healed_at = float("inf")
         self._run_ended: dict[str, float] = {}
         self._replayed: set[tuple[str, int]] = set()  # (run, commit)
+        self._replayed_last: dict[str, int] = {}  # in which commit
+        self._queued_last: dict[str, int] = {}  # after which commit each message was
+        self._ran_late: set[str] = set()  # runs of which an attempt was executed that was over
+        self._purged: set[str] = set()  # messages that an operator threw away
         self._begun: dict[tuple[str, Attempt], float] = {}  # (worker, attempt): when it was executed last
         self._now = 0.0
         self._judges: dict[str, Callable[[Event], None]] = {
@@ -110,9 +114,10 @@ class Checker:
                     self._broken(
                         "P5", f"{i}/{row.name} lost {row.losses} holders, and nothing had gone wrong"
                     )
-        # A replay queues a first attempt anew that was gone on with in vain as its run failed.
-        replayed = {run for run, _ in self._replayed}
-        twice = [key for key, count in self._executions.items() if count > 1 and key[0] not in replayed]
+        # A replay queues a first attempt anew that was gone on with in vain as its run failed. So does one that was over
+        # before it was executed, under policies that came after it was queued, and that was gone on from in vain.
+        spared = self._replayed_last.keys() | self._ran_late
+        twice = [key for key, count in self._executions.items() if count > 1 and key[0] not in spared]
         if twice:
             self._broken("P5", f"{twice} were executed more than once, and nothing had gone wrong")
 
@@ -154,6 +159,7 @@ class Checker:
         if is_replay(old, new, self._dispatches.to_cancel):
             self._history.bit("replay of a dead letter")
             self._replayed.add((new.instance_id, self._commit))
+            self._replayed_last[new.instance_id] = self._commit
             self._run_ended.pop(new.instance_id, None)
         elif old is not None and old.status.is_terminal:
             self._broken("P3", f"run {new.instance_id} changes after it has ended {old.status}")
@@ -274,6 +280,8 @@ class Checker:
         wrong = list(wrong_with(self._graph(i), self.runs[i], self.rows[i], name, attempt, results))
         before = goes_on_from(self._graph(i), worker, key, results, self._said)
         row = self.rows[i].get(name)
+        if row is not None and (row.attempt > attempt or row.status.is_terminal):
+            self._ran_late.add(i)
         is_held = row is not None and row.status is Status.RUNNING and row.holder == worker
         if before is not None and (wrong or is_held):
             self._history.bit("step fusion")
@@ -316,6 +324,7 @@ class Checker:
     def _was_queued(self, event: Event) -> None:
         _, _, who, queue, kind, message_id = event
         self._copies[queue, message_id] += 1
+        self._queued_last[message_id] = self._commit
         self._taken.add(message_id)
         if kind in (codec.REPORT, codec.CLAIM):
             self._said[message_id].add(who)
@@ -333,7 +342,7 @@ class Checker:
     def _settled(self, event: Event) -> None:
         """What its receiver let go must be safe elsewhere (P4)."""
         _, _, who, queue, kind, message_id = event
-        if kind in (codec.COMMAND, codec.HEARTBEAT):
+        if kind in (codec.COMMAND, codec.HEARTBEAT, codec.ECHO):
             self._look_at_starts(self._dispatches.settled(message_id))
             return
         self._copies[queue, message_id] -= 1
@@ -362,6 +371,8 @@ class Checker:
 
     def _report_settled(self, who: str, queue: str, message_id: str, i: str, name: str, attempt: int) -> None:
         if not self._is_over(i, name, attempt):
+            if self._queued_last[message_id] < self._replayed_last.get(i, 0):
+                return  # decided on while the run was over, and acknowledged when it went on
             row = self.rows[i].get(name)
             if message_id.endswith("/fused"):
                 self._fused_settled(who, queue, message_id, row)
@@ -372,6 +383,8 @@ class Checker:
             return
         if self.runs[i].status.is_terminal or self._copies[queue, message_id]:
             return  # a second copy of the report, held by whoever recorded the first, answers for what follows
+        if message_id in self._purged:
+            return  # the first one answered for it, until it was thrown away: the sweep sees to it
         if not has_ended(self.rows[i][name], (i, name, attempt), self._ended):
             return  # a timer ended the attempt, not this report: what follows from that is for the sweep to see to
         commit = self._closed.get((i, name, attempt))
@@ -426,6 +439,7 @@ class Checker:
     def _lost(self, event: Event) -> None:
         _, _, _, queue, kind, message_id, why = event
         self._copies[queue, message_id] -= 1
+        self._purged.add(message_id)
         if "purged" not in why and "deleted" not in why:
             self._broken("P6", f"{kind} {message_id} vanished from {queue}: {why}")
 

@@ -38,7 +38,7 @@ class SimConnection:
         self.client_gone = False
         self.server_gone = True
         self.server_ended = False
-        self.publishes = False
+        self.is_held = False  # by an alarm
         self.channels: list[SimChannel] = []
         self._up_last = 0.0
         self._down_last = 0.0

@@ -84,7 +84,7 @@ class Server:
 
     def stalls(self, connection: SimConnection) -> bool:
         """Whether the server does not read from it right now."""
-        return self.is_frozen or (self.is_alarmed and connection.publishes)
+        return self.is_frozen or (self.is_alarmed and connection.is_held)
 
     def flow(self) -> None:
         """Read on where nothing stands against it any more."""
@@ -92,13 +92,21 @@ class Server:
             connection.flow()
 
     def set_alarm(self, is_alarmed: bool) -> None:
-        """Short of memory: publishers are blocked, and told so."""
+        """Short of memory: who publishes is blocked, and told so; who does not hears of nothing."""
         self.is_alarmed = is_alarmed
+        if is_alarmed:
+            return
         for connection in self.connections:
-            if connection.publishes:
-                connection.tell(connection.blocked, is_alarmed)
-        if not is_alarmed:
-            self.flow()
+            if connection.is_held:
+                connection.is_held = False
+                connection.tell(connection.blocked, False)
+        self.flow()
+
+    def hold(self, connection: SimConnection) -> None:
+        """It has published in an alarm: RabbitMQ takes that, and reads no more from it (as its `rabbit_reader` does)."""
+        if self.is_alarmed and not connection.is_held:
+            connection.is_held = True
+            connection.tell(connection.blocked, True)
 
     def crash(self) -> None:
         """Down: connections are gone, and all that is not persistent."""
@@ -221,9 +229,6 @@ class Server:
 
     def new_reply_address(self, channel: SimChannel) -> str:
         """An address of this channel."""
-        channel.connection.publishes = True
-        if self.is_alarmed:
-            channel.connection.tell(channel.connection.blocked, True)
         self._tags += 1
         address = f"{REPLY_TO}.{self._tags}"
         self.replies[address] = channel

@@ -32,7 +32,17 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 class _Coroutine:
-    __slots__ = ("_executor", "_has_begun", "_lock", "done", "is_over", "is_stopped", "job", "task")
+    __slots__ = (
+        "_executor",
+        "_has_begun",
+        "_lock",
+        "done",
+        "has_ended",
+        "is_over",
+        "is_stopped",
+        "job",
+        "task",
+    )
 
     def __init__(self, executor: LoopExecutor, job: Job, done: Done) -> None:
         self._executor = executor
@@ -41,6 +51,7 @@ class _Coroutine:
         self.done = done
         self.task: asyncio.Task[None] | None = None
         self._has_begun = False
+        self.has_ended = False
         self.is_over = False
         self.is_stopped = False
 
@@ -63,7 +74,7 @@ class _Coroutine:
             self.task.cancel()
             if not self._has_begun:  # and never will
                 self._has_begun = True
-                self._ended()
+                self._end()
 
     async def run(self) -> None:
         """The body, and what becomes of its outcome."""
@@ -78,11 +89,12 @@ class _Coroutine:
             if self.is_over:
                 self.done(sealed)
         finally:
-            self._ended()
+            self._end()
 
-    def _ended(self) -> None:
-        assert self.task is not None
-        self._executor.forget(self.task)
+    def _end(self) -> None:
+        self.has_ended = True
+        if self.task is not None:
+            self._executor.forget(self.task)
         if self.is_stopped:
             self._executor.leave_abandoned()
 
@@ -162,8 +174,12 @@ class LoopExecutor(Executor):
 
     def _begin(self, coroutine: _Coroutine) -> None:
         assert self._loop is not None
-        coroutine.task = self._loop.create_task(coroutine.run())
-        self._tasks.add(coroutine.task)
+        task = self._loop.create_task(coroutine.run())
+        if (
+            not coroutine.has_ended
+        ):  # a body may have made the loop's tasks begin at once (`eager_task_factory`)
+            coroutine.task = task
+            self._tasks.add(task)
 
     def _take(self) -> None:
         with self._lock:
