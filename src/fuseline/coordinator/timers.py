@@ -36,8 +36,8 @@ CATCH_UP_SECONDS = 30.0
 """How long a backlog of reports keeps time from counting, at most (P1)."""
 LOOK_AGAIN_SECONDS = 0.2
 AWAY_SECONDS = 1.0
-LATE_SECONDS = 5.0
-"""Who wakes so much too late (or a tenth of a lease) was stopped himself, and has heard nobody meanwhile."""
+LATE_SECONDS = (1.0, 5.0)
+"""Who wakes a tenth of a lease too late, within these bounds, was stopped himself, and has heard nobody meanwhile."""
 FRESH_SECONDS = 5.0
 """How long it counts that this coordinator was heard by itself; at most a tenth of a lease."""
 SETTLE_SECONDS = 0.05
@@ -71,10 +71,11 @@ class Timers:
         self._on_storage_lost = on_storage_lost
         self._is_catching_up = is_catching_up
         self._ask_echo = ask_echo
-        self._late_seconds = min(LATE_SECONDS, book.lease_seconds / 10)
+        self._late_seconds = max(LATE_SECONDS[0], min(LATE_SECONDS[1], book.lease_seconds / 10))
         self._fresh_seconds = min(FRESH_SECONDS, book.lease_seconds / 10)
         self._heard_at = float("-inf")  # monotonic, as the next two
         self._asked_at: float | None = None
+        self._is_answered = False
         self._unheard_since: float | None = None
         self._timer: Timer | None = None
         self._wakes_at: float | None = None  # wall time
@@ -103,8 +104,9 @@ class Timers:
     def heard(self, sent_at: float) -> None:
         """What was said before that time (monotonic) has been heard."""
         self._heard_at = max(self._heard_at, sent_at)
-        if self._asked_at is not None:  # that is what the next look waits for
+        if self._asked_at is not None:  # that is what the next look waits for, however long it took
             self._asked_at = None
+            self._is_answered = True
             self._arm(self._ledger.clock.now() + SETTLE_SECONDS)
 
     def _hear_first(self, *, anew: bool = False) -> None:
@@ -164,7 +166,7 @@ class Timers:
             # Nobody can be heard: beats and reports wait, too. And what became ready would only gather here (P6).
             self._book.listen_anew()
             self._hear_first(anew=True)
-            self._unheard_since = None
+            self._unheard_since, self._is_answered = None, False
             return AWAY_SECONDS
         # Once, and not for ever: who is always late judges all the same (P1).
         self._was_late = now > self._late_at and not self._was_late
@@ -183,7 +185,8 @@ class Timers:
 
     def _unheard_pause(self, now: float) -> float | None:
         """Until this coordinator is heard by itself. None: it is, or for so long it was not that time has to count."""
-        if now - self._heard_at <= self._fresh_seconds:
+        is_answered, self._is_answered = self._is_answered, False
+        if is_answered or now - self._heard_at <= self._fresh_seconds:
             self._asked_at = self._unheard_since = None
             return None
         if self._asked_at is None or now - self._asked_at >= AWAY_SECONDS:

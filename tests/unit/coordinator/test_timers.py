@@ -99,6 +99,7 @@ class Held:
         self.backlog = 0
         self.can_be_heard = True
         self.asked_at: float | None = None
+        self.answer_after_seconds = 0.0
         self.timers = Timers(
             cast("Link", self.link),
             self.ledger,
@@ -118,7 +119,8 @@ class Held:
         """Fire whenever it is time."""
         for _ in range(int(seconds * 10)):
             self.clock.advance(0.1)
-            if self.asked_at is not None and self.can_be_heard:
+            answered_at = (self.asked_at or 0.0) + self.answer_after_seconds
+            if self.asked_at is not None and self.can_be_heard and self.clock.monotonic() >= answered_at:
                 asked_at, self.asked_at = self.asked_at, None
                 self.timers.heard(asked_at)
             if self.clock.monotonic() >= self.link.due:
@@ -327,3 +329,11 @@ def test_a_short_stop_ends_no_short_lease() -> None:
     here.can_be_heard = False
     here.link.fire()
     assert here.status() is Status.RUNNING
+
+
+def test_an_answer_counts_however_long_it_took() -> None:
+    """P1: where RabbitMQ is slower than leases are short."""
+    here = Held(lease_seconds=0.5)
+    here.answer_after_seconds = 0.7
+    here.wait(LEASE_SECONDS + 5.0)  # the row's own time; the coordinator's leases are shorter
+    assert here.status() is Status.QUEUED
