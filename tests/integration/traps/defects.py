@@ -21,6 +21,7 @@ from fuseline.coordinator import daemon, decoding
 from fuseline.coordinator.daemon import Coordinator
 from fuseline.coordinator.mending import Mending
 from fuseline.coordinator.outbox import Outbox
+from fuseline.coordinator.timers import Timers
 from fuseline.engine import machine
 from fuseline.engine.events import StepDuePassed, StepReported
 from fuseline.engine.state import StepRow
@@ -54,6 +55,11 @@ def nothing(*_args: Any, **_options: Any) -> None:
 def coordinator_leaves_deleted_queues(patch: pytest.MonkeyPatch) -> None:
     """A coordinator whose queue was deleted waits for somebody else to declare it."""
     patch.setattr(Coordinator, "_lost", nothing)
+
+
+def silence_is_believed(patch: pytest.MonkeyPatch) -> None:
+    """A coordinator that is told of no trouble takes it that it would hear whoever speaks."""
+    patch.setattr(Timers, "_unheard_pause", nothing)
 
 
 def coordinators_queues_have_no_limit_of_their_own(patch: pytest.MonkeyPatch) -> None:
@@ -413,6 +419,10 @@ DEFECTS: Final = {
     "losses-are-not-counted": Defect(
         "integration/traps/test_poison.py::test_a_step_whose_worker_is_killed_for_its_memory_is_quarantined",
         losses_are_not_counted,
+    ),
+    "silence-is-believed": Defect(
+        "integration/traps/test_blocked.py::test_a_coordinator_that_is_told_nothing_of_the_alarm_ends_no_lease",
+        silence_is_believed,
     ),
     "died-processes-are-ordinary-failures": Defect(
         "integration/traps/test_poison.py::test_a_step_that_kills_its_own_process_is_quarantined_and_the_worker_lives",

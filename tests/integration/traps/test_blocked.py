@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from fuseline.coordinator.announcing import QUIET_GATHER_SECONDS
 from fuseline.errors import BrokerBusyError
 from fuseline.model import RunStatus, Status, StepAssignment, StepReport
 from fuseline.testing.proxy import TcpProxy
@@ -19,6 +21,7 @@ from tests.integration.traps.conftest import Gather
 from tests.integration.traps.parties import PATIENCE_SECONDS, be_hasty, one_step, take
 
 HASTY_SECONDS = 1.0
+LEASE_SECONDS = 3.0
 SCHEMA = one_step()
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
@@ -131,3 +134,29 @@ def blocked(server: PrivateRabbitMQ) -> set[str]:
     """Whose connections RabbitMQ has blocked."""
     names = [one.name for one in server.connections() if one.state == "blocked"]
     return {kind for kind in ("client", "coordinator", "worker") for name in names if kind in name}
+
+
+def test_a_coordinator_that_is_told_nothing_of_the_alarm_ends_no_lease(
+    gather: Gather, rabbitmq_server: PrivateRabbitMQ
+) -> None:
+    """RabbitMQ tells who publishes. The worker does, whose beats are blocked; the coordinator has nothing to say."""
+    party = gather(rabbitmq_server.url, lease_seconds=LEASE_SECONDS)
+    _, bodies = party.worker(SCHEMA, claim_after_seconds=0.0)
+    executed: queue.Queue[str] = queue.Queue()
+    may_end = threading.Event()
+
+    def body(assignment: StepAssignment) -> str:
+        executed.put(assignment.instance_id)
+        may_end.wait(PATIENCE_SECONDS)
+        return "done"
+
+    bodies.sync["a"] = body
+    run = party.broker.dispatch_workflow(SCHEMA)
+    assert executed.get(timeout=PATIENCE_SECONDS) == run
+    wait_until(lambda: party.broker.get_run(run).steps["a"].state is Status.RUNNING, PATIENCE_SECONDS)
+    time.sleep(QUIET_GATHER_SECONDS + 0.5)  # until it has announced what happened
+    with alarm(rabbitmq_server):
+        time.sleep(3 * LEASE_SECONDS)
+    may_end.set()
+    step = party.wait(run).steps["a"]
+    assert (step.state, step.attempt, executed.qsize()) == (Status.SUCCEEDED, 1, 0)

@@ -39,7 +39,10 @@ def test_what_an_early_report_queues_goes_out_when_only_the_answer_to_the_commit
     outbox = SimpleNamespace(assign=assign, events=lambda _outcome: None)
     pipeline = Pipeline(ledger, cast("Any", outbox), WorkerBook(clock, 60.0))
     later: list[Callable[[], None]] = []
-    early = EarlyReports(pipeline, cast("Any", outbox), lambda _seconds, then: later.append(then))
+    looks: list[bool] = []
+    early = EarlyReports(
+        pipeline, cast("Any", outbox), lambda _seconds, then: later.append(then), lambda: looks.append(True)
+    )
     settled: list[bool] = []
     ticket = Ticket(cast("Any", SimpleNamespace(settle=lambda: settled.append(True))), cast("Any", None))
 
@@ -62,3 +65,4 @@ def test_what_an_early_report_queues_goes_out_when_only_the_answer_to_the_commit
     assert (sent, settled) == ([], [])
     later.pop()()
     assert (sent, settled, later) == (["c"], [True], [])
+    assert looks == [True]  # what was saved may be due soon

@@ -15,7 +15,7 @@ from fuseline.engine.effects import StopHolder
 from fuseline.engine.events import StepClaimed, StepReleased, StepReported
 from fuseline.errors import CallerError
 from fuseline.ledger import Dispatch, Occurrence
-from fuseline.model import Status, WorkflowSchema
+from fuseline.model import RunStatus, Status, WorkflowSchema
 from fuseline.storage.base import Changes, Transaction
 from fuseline.testing.flows import graph
 from tests.unit.ledgers import Watched, ledger_with
@@ -148,3 +148,15 @@ def test_who_goes_on_from_what_cannot_be_stored_is_told_to_stop(monkeypatch: pyt
     (bad,) = pipeline.apply([report("bad", action="x\0", holder="w", continues_with="b")])
     assert bad.finished == "FAILED"
     assert bad.stop_holders == [StopHolder("b", 1, "w", ("a", 1))]
+
+
+def test_what_is_due_after_a_step_that_cannot_be_sent_is_looked_at() -> None:
+    """P1: no report comes of it, after which somebody would look."""
+    ledger, storage, clock = ledger_with(ONE)
+    outbox: Any = SimpleNamespace(events=lambda _outcome: None, notify=lambda *_: None)
+    pipeline = Pipeline(ledger, outbox, WorkerBook(clock, 60.0))
+    seen: list[RunStatus] = []
+    pipeline.on_failed = lambda: seen.extend(row.status for row in storage.list_runs())
+    (outcome,) = ledger.apply([Dispatch("g", "1", "r")])
+    outbox.on_refused(outcome.assignments[0], CallerError("larger than RabbitMQ allows"))
+    assert seen == [RunStatus.FAILED]
