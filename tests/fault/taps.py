@@ -45,13 +45,15 @@ class Taps:
             with contextlib.suppress(AMQPError):
                 connection.close()
 
-    def _do(self, action: Callable[[BlockingChannel], Value]) -> Value:
+    def _do(self, action: Callable[[BlockingChannel], Value], *, until_declared: bool = False) -> Value:
         for left in reversed(range(_TRIES)):
             try:
                 with self._channel() as channel:
                     return action(channel)
             except ChannelClosedByBroker:
-                raise
+                if not (until_declared and left):
+                    raise
+                time.sleep(0.5)
             except (AMQPError, OSError):
                 if not left:
                     raise
@@ -71,7 +73,8 @@ class Taps:
             for schema in self._schemas:
                 channel.queue_bind(COPIES, t.reports_exchange(schema.workflow_id))
 
-        self._do(declare)
+        # A worker counts as alive before its coordinator has declared what it asked for.
+        self._do(declare, until_declared=True)
 
     def publish(self, exchange: str, key: str, body: bytes, properties: pika.BasicProperties) -> None:
         """Publish and wait for the confirm."""

@@ -148,8 +148,10 @@ class Answering:
             items = [Item(what, on_outcome=partial(self._dispatched, delivery)) for what in one]
             self._dispatch(_Ready(items, delivery, ticket), schema.key, ready)
         elif command.name == "dispatch_many":
-            all_of_them, schema = self._commands.dispatch_many(command.args, redelivered=delivery.redelivered)
-            many = _Many(delivery, len(all_of_them), len(all_of_them))
+            all_of_them, schema, refused = self._commands.dispatch_many(
+                command.args, redelivered=delivery.redelivered
+            )
+            many = _Many(delivery, len(all_of_them), len(all_of_them), refused)
             items = [Item(one, on_outcome=partial(self._dispatched_one, many)) for one in all_of_them]
             self._dispatch(_Ready(items, delivery, ticket), schema.key, ready)
         elif command.name == "cancel":

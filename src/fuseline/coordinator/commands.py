@@ -190,12 +190,16 @@ class Commands:
         """
         wanted = parse(DispatchArgs, args)
         check_id("instance_id", wanted.instance_id)
-        return self._checked(wanted, [(wanted.instance_id, wanted.inputs)], redelivered)
+        dispatches, schema, _ = self._checked(wanted, [(wanted.instance_id, wanted.inputs)], redelivered)
+        return dispatches, schema
 
     def dispatch_many(
         self, args: dict[str, Any], *, redelivered: bool = False
-    ) -> tuple[list[Dispatch], WorkflowSchema]:
-        """Several checked dispatches of one version, none applied yet; none at all when one of them is wrong."""
+    ) -> tuple[list[Dispatch], WorkflowSchema, CallerError | None]:
+        """Several checked dispatches of one version, none applied yet; none at all when one of them is wrong.
+
+        `redelivered`: as in `dispatch`. With an error they are those that have begun, and the others must not.
+        """
         wanted = parse(DispatchManyArgs, args)
         for place, (instance_id, _) in enumerate(wanted.runs):
             check_id(f"runs[{place}]: instance_id", instance_id)
@@ -206,26 +210,30 @@ class Commands:
         wanted: DispatchArgs | DispatchManyArgs,
         runs: Sequence[tuple[str, dict[str, Any]]],
         redelivered: bool,
-    ) -> tuple[list[Dispatch], WorkflowSchema]:
+    ) -> tuple[list[Dispatch], WorkflowSchema, CallerError | None]:
         workflow_id, version = wanted.workflow_id, wanted.version
+        refused: CallerError | None = None
         try:
             schema = self._schema(wanted)
-            return [
-                Dispatch(workflow_id, version, i, validate_inputs(schema, inputs)) for i, inputs in runs
-            ], schema
-        except CallerError:
-            begun = [
-                Dispatch(workflow_id, version, i)
-                for i, _ in runs
-                if redelivered and self._is_begun(i, wanted)
-            ]
-            if not begun:
+            checked = [(i, validate_inputs(schema, inputs)) for i, inputs in runs]
+        except CallerError as error:
+            checked = self._begun(wanted, runs) if redelivered else []
+            if not checked:
                 raise
-            return begun, self._ledger.schema(workflow_id, version)
+            refused = error if len(checked) < len(runs) else None
+            schema = self._ledger.schema(workflow_id, version)
+        return [Dispatch(workflow_id, version, i, inputs) for i, inputs in checked], schema, refused
 
-    def _is_begun(self, instance_id: str, wanted: DispatchArgs | DispatchManyArgs) -> bool:
-        run = self._storage.read_run_row(instance_id)
-        return run is not None and (run.workflow_id, run.version) == (wanted.workflow_id, wanted.version)
+    def _begun(
+        self, wanted: DispatchArgs | DispatchManyArgs, runs: Sequence[tuple[str, dict[str, Any]]]
+    ) -> list[tuple[str, dict[str, Any]]]:
+        known = self._storage.read_rows(Wanted(runs={i for i, _ in runs})).runs
+        mine = {
+            i
+            for i, run in known.items()
+            if (run.workflow_id, run.version) == (wanted.workflow_id, wanted.version)
+        }
+        return [(i, inputs) for i, inputs in runs if i in mine]
 
     def _schema(self, wanted: DispatchArgs | DispatchManyArgs) -> WorkflowSchema:
         """The definition that is meant, which is registered if it came along."""

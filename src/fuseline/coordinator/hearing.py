@@ -19,7 +19,9 @@ from fuseline.clock import Clock
 from fuseline.errors import FuselineError
 
 ECHO_SECONDS: Final = 5.0
-"""Deadline of one message; the next one is sent before that."""
+"""Deadline of one message, until RabbitMQ has it; the next one is sent before that."""
+MAX_AWAITED: Final = 200
+"""Messages of which one still knows when they were sent: on a slow RabbitMQ each takes longer than until the next (P6)."""
 
 
 class Hearing:
@@ -31,15 +33,17 @@ class Hearing:
         self._clock = clock
         self._on_heard = on_heard
         self._numbers = itertools.count(1)
-        self._sent: tuple[str, float] | None = None  # the latest one's id, and when
+        self._sent: dict[str, float] = {}  # when, by id, oldest first
         self.queue: Consumer | None = None
 
     def ask(self) -> None:
-        """Send one. Those before it count no more."""
+        """Send one."""
         if self.queue is None:
             return
         message_id = f"echo/{next(self._numbers)}"
-        self._sent = message_id, self._clock.monotonic()
+        self._sent[message_id] = self._clock.monotonic()
+        if len(self._sent) > MAX_AWAITED:
+            del self._sent[next(iter(self._sent))]
         properties = codec.properties(codec.ECHO, message_id=message_id, timestamp=self._clock.now())
         properties.delivery_mode = 1
         self._link.publish(
@@ -53,11 +57,13 @@ class Hearing:
         )
 
     def is_echo(self, delivery: Delivery) -> bool:
-        """Whether it is one of them; if it is the latest, that is told."""
+        """Whether it is one of them; that is told, unless a later one has come back."""
         if delivery.properties.type != codec.ECHO:
             return False
-        if self._sent is not None and delivery.properties.message_id == self._sent[0]:
-            sent_at, self._sent = self._sent[1], None
+        message_id = str(delivery.properties.message_id)
+        if message_id in self._sent:
+            sent_at = self._sent[message_id]
+            self._sent = {one: at for one, at in self._sent.items() if at > sent_at}
             self._on_heard(sent_at)
         return True
 

@@ -72,7 +72,7 @@ class Timers:
         self._is_catching_up = is_catching_up
         self._ask_echo = ask_echo
         self._late_seconds = max(LATE_SECONDS[0], min(LATE_SECONDS[1], book.lease_seconds / 10))
-        self._fresh_seconds = min(FRESH_SECONDS, book.lease_seconds / 10)
+        self._fresh_seconds = min(FRESH_SECONDS, max(2 * SETTLE_SECONDS, book.lease_seconds / 10))
         self._heard_at = float("-inf")  # monotonic, as the next two
         self._asked_at: float | None = None
         self._is_answered = False
@@ -104,6 +104,7 @@ class Timers:
     def heard(self, sent_at: float) -> None:
         """What was said before that time (monotonic) has been heard."""
         self._heard_at = max(self._heard_at, sent_at)
+        self._judges_from = max(self._judges_from, self._ledger.clock.monotonic() + SETTLE_SECONDS)
         if self._asked_at is not None:  # that is what the next look waits for, however long it took
             self._asked_at = None
             self._is_answered = True
@@ -166,7 +167,8 @@ class Timers:
             # Nobody can be heard: beats and reports wait, too. And what became ready would only gather here (P6).
             self._book.listen_anew()
             self._hear_first(anew=True)
-            self._unheard_since, self._is_answered = None, False
+            self._unheard_since = self._asked_at = None
+            self._is_answered = False
             return AWAY_SECONDS
         # Once, and not for ever: who is always late judges all the same (P1).
         self._was_late = now > self._late_at and not self._was_late
@@ -188,6 +190,7 @@ class Timers:
         is_answered, self._is_answered = self._is_answered, False
         if is_answered or now - self._heard_at <= self._fresh_seconds:
             self._asked_at = self._unheard_since = None
+            self._book.heard_until = self._heard_at  # however long it took to come back
             return None
         if self._asked_at is None or now - self._asked_at >= AWAY_SECONDS:
             self._asked_at = now
@@ -199,6 +202,7 @@ class Timers:
         log.warning(
             "nothing comes back from RabbitMQ since %.0f s; time counts all the same", UNHEARD_SECONDS
         )
+        self._book.heard_until = None
         return None
 
     def _carry_out(self, outcomes: list[Outcome]) -> None:

@@ -36,6 +36,8 @@ class WorkerBook:
     _unsaved: dict[str, float] = field(default_factory=dict)
     _unverified: set[tuple[str, Lease]] = field(default_factory=set)
     _listening_since: float = 0.0
+    heard_until: float | None = None
+    """All that was said before that time (monotonic) has been heard. None: take it that this is so of all until now."""
 
     def __post_init__(self) -> None:
         self._listening_since = self.clock.monotonic()
@@ -64,6 +66,8 @@ class WorkerBook:
     def renewed_until(self, due: Due) -> float | None:
         """Until when (wall time) a lease is carried; None when its holder has been silent."""
         now = self.clock.monotonic()
+        if self.heard_until is not None:
+            now = min(now, self.heard_until)
         last = self._listening_since
         if due.step is not None and due.holder is not None:
             last = max(last, self._beats.get((due.holder, (due.instance_id, due.step, due.attempt)), last))

@@ -41,21 +41,32 @@ def test_a_dispatch_that_is_recorded_needs_no_definition_any_more() -> None:
 
 def test_of_many_dispatches_those_that_are_recorded_go_on() -> None:
     commands, ledger, args = given("i", "j")
-    begun, _ = commands.dispatch_many(args)
+    begun, _, _ = commands.dispatch_many(args)
     ledger.apply(begun)
     ledger.register([OTHER])
     with pytest.raises(InvalidInputsError):
         commands.dispatch_many(args)
-    again, _ = commands.dispatch_many(args, redelivered=True)
+    again, _, error = commands.dispatch_many(args, redelivered=True)
+    assert error is None
     assert [one.instance_id for one in again] == ["i", "j"]
     assert [len(outcome.assignments) for outcome in ledger.apply(again)] == [1, 1]
+
+
+def test_where_only_some_are_recorded_the_caller_is_told_why_not_the_others() -> None:
+    """P4: they are not begun, and who is told that all are dispatched does not ask again."""
+    commands, ledger, args = given("i", "j")
+    ledger.apply(commands.dispatch_many({**args, "runs": [("i", {})]})[0])
+    ledger.register([OTHER])
+    again, _, error = commands.dispatch_many(args, redelivered=True)
+    assert [one.instance_id for one in again] == ["i"]
+    assert isinstance(error, InvalidInputsError)
 
 
 def test_a_run_of_another_workflow_under_the_same_id_is_none_of_it() -> None:
     """P3."""
     commands, ledger, args = given("i")
     ledger.register([ONE.model_copy(update={"workflow_id": "h"})])
-    begun, _ = commands.dispatch_many({**args, "workflow_id": "h"})
+    begun, _, _ = commands.dispatch_many({**args, "workflow_id": "h"})
     ledger.apply(begun)
     ledger.register([OTHER])
     with pytest.raises(InvalidInputsError):

@@ -7,7 +7,7 @@ from typing import Any
 
 from fuseline.amqp import codec
 from fuseline.clock import ManualClock
-from fuseline.coordinator.hearing import Hearing
+from fuseline.coordinator.hearing import MAX_AWAITED, Hearing
 
 
 class Ear:
@@ -54,15 +54,31 @@ def test_the_queue_is_the_one_that_there_is_now() -> None:
     assert [key for _, key, _ in ear.sent] == ["beats.1", "beats.2"]
 
 
-def test_one_that_another_was_sent_after_tells_nothing() -> None:
+def test_one_that_another_was_sent_after_tells_of_its_own_time() -> None:
+    """P1: where RabbitMQ is slow there is always another one."""
     ear = Ear()
     queue: Any = SimpleNamespace(queue="beats.1")
     ear.hearing.queue = queue
-    ear.hearing.ask()
-    ear.hearing.ask()
-    assert ear.comes_back(0)  # an echo, and no heartbeat
+    began = ear.clock.monotonic()
+    for _ in range(3):
+        ear.hearing.ask()
+        ear.clock.advance(1.0)
+    for number in (0, 2, 1, 0):
+        assert ear.comes_back(number)  # an echo, and no heartbeat
+    assert ear.heard == [began, began + 2.0]
+
+
+def test_of_those_that_never_come_back_the_last_are_known() -> None:
+    """P6."""
+    ear = Ear()
+    queue: Any = SimpleNamespace(queue="beats.1")
+    ear.hearing.queue = queue
+    for _ in range(MAX_AWAITED + 1):
+        ear.hearing.ask()
+        ear.clock.advance(1.0)
+    ear.comes_back(0)
     assert ear.heard == []
-    assert ear.comes_back(1)
+    ear.comes_back(1)
     assert len(ear.heard) == 1
 
 

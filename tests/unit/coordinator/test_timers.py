@@ -98,7 +98,7 @@ class Held:
         self.book = WorkerBook(self.clock, lease_seconds)
         self.backlog = 0
         self.can_be_heard = True
-        self.asked_at: float | None = None
+        self.asked_at: list[float] = []
         self.answer_after_seconds = 0.0
         self.timers = Timers(
             cast("Link", self.link),
@@ -113,18 +113,19 @@ class Held:
         self.timers.wake_anew()
 
     def ask_echo(self) -> None:
-        self.asked_at = self.clock.monotonic()
+        self.asked_at.append(self.clock.monotonic())
 
     def wait(self, seconds: float) -> None:
         """Fire whenever it is time."""
         for _ in range(int(seconds * 10)):
             self.clock.advance(0.1)
-            answered_at = (self.asked_at or 0.0) + self.answer_after_seconds
-            if self.asked_at is not None and self.can_be_heard and self.clock.monotonic() >= answered_at:
-                asked_at, self.asked_at = self.asked_at, None
-                self.timers.heard(asked_at)
+            while self.asked_at and self.can_be_heard and self._has_come_back(self.asked_at[0]):
+                self.timers.heard(self.asked_at.pop(0))
             if self.clock.monotonic() >= self.link.due:
                 self.link.fire()
+
+    def _has_come_back(self, asked_at: float) -> bool:
+        return self.clock.monotonic() >= asked_at + self.answer_after_seconds
 
     def status(self) -> Status:
         run = self.storage.read_run("i")
@@ -331,9 +332,20 @@ def test_a_short_stop_ends_no_short_lease() -> None:
     assert here.status() is Status.RUNNING
 
 
-def test_an_answer_counts_however_long_it_took() -> None:
-    """P1: where RabbitMQ is slower than leases are short."""
+@pytest.mark.parametrize("trip_seconds", [0.7, 2.5])
+def test_an_answer_counts_however_long_it_took(trip_seconds: float) -> None:
+    """P1: where RabbitMQ is slower than this coordinator asks, or than leases are short."""
     here = Held(lease_seconds=0.5)
-    here.answer_after_seconds = 0.7
-    here.wait(LEASE_SECONDS + 5.0)  # the row's own time; the coordinator's leases are shorter
+    here.answer_after_seconds = trip_seconds
+    here.wait(LEASE_SECONDS + 10.0)  # the row's own time; the coordinator's leases are shorter
+    assert here.status() is Status.QUEUED
+
+
+def test_silence_is_that_of_the_time_which_the_answer_is_of() -> None:
+    """P5: what was said after it is still on its way."""
+    here = Held()
+    here.answer_after_seconds = 20.0
+    here.wait(LEASE_SECONDS + 15.0)
+    assert here.status() is Status.RUNNING
+    here.wait(30.0)
     assert here.status() is Status.QUEUED
