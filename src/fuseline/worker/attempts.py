@@ -22,7 +22,7 @@ from fuseline.amqp.stopped import StoppedRuns
 from fuseline.amqp.wire import ControlNotice, as_model
 from fuseline.clock import Clock
 from fuseline.errors import CallerError, FatalError, FuselineError, InvalidMessageError, TopologyError
-from fuseline.model.messages import StepAssignment, StepReport
+from fuseline.model.messages import StepAssignment
 from fuseline.worker import asking
 from fuseline.worker.catalog import Catalog
 from fuseline.worker.checking import Checker
@@ -148,9 +148,8 @@ class Attempts:
         if held.is_leased:
             self.intake.ack(delivery)
         else:
-            self._ack(
-                held
-            )  # the latest is the one to keep: an older one may have been deleted with its queue
+            # The latest is the one to keep: an older one may have been deleted with its queue.
+            self._ack(held)
             held.delivery = delivery
             held.is_settled = False
 
@@ -287,11 +286,8 @@ class Attempts:
                 asking.ask(held.timed_out, lambda sealed: self._outcomes.post((held, sealed)))
 
     def _end_late(self, held: Held) -> None:
-        self._end(held, self._own(held, timed_out(held.assignment)))
+        self._end(held, self._sealer.seal(timed_out(held.assignment), held.started_at))
         self.pump()
-
-    def _own(self, held: Held, report: StepReport) -> Sealed:
-        return self._sealer.seal(report, held.started_at)
 
     def _end(self, held: Held, sealed: Sealed) -> None:
         """It ran, and frees its place; it is held until its report is confirmed."""
@@ -314,7 +310,7 @@ class Attempts:
             self._slots.end()
         if isinstance(error, CallerError) and held.sealed is not None and held.sealed.report.error is None:
             # RabbitMQ's own limit of size is below ours. A report that says so is short.
-            held.sealed = self._own(held, crashed(held.assignment, error))
+            held.sealed = self._sealer.seal(crashed(held.assignment, error), held.started_at)
             self._outgoing.report(held, held.sealed, partial(self._reported, held))
             if following is not None:
                 self.pump()  # its place is free, and the next one's report frees none
@@ -384,7 +380,7 @@ class Attempts:
             if held in self._waiting:
                 self._waiting.remove(held)
             if notice.attempts is None:
-                self._end(held, self._own(held, cancelled(held.assignment)))
+                self._end(held, self._sealer.seal(cancelled(held.assignment), held.started_at))
             else:
                 self._lose(held)
         self.pump()
@@ -417,9 +413,8 @@ class Attempts:
         for held in self.held:
             if held.phase is Phase.REPORTING or (held.running is not None and not held.running.stop()):
                 continue
-            log.warning(
-                "step %s is handed back unfinished", held.assignment.step_name, extra=ids(held.assignment)
-            )
+            one = held.assignment
+            log.warning("step %s is handed back unfinished", one.step_name, extra=ids(one))
             if held.phase in (Phase.RUNNING, Phase.CLAIMING):
                 self._slots.end()
             if held.is_leased or held.is_claiming:

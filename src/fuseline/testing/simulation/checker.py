@@ -14,7 +14,7 @@ from fuseline.model.schema import WorkflowSchema
 from fuseline.model.status import RunStatus, Status
 from fuseline.storage.base import Changes
 from fuseline.testing.simulation.dispatches import Dispatches, unsent
-from fuseline.testing.simulation.endings import endings, retry_budgets
+from fuseline.testing.simulation.endings import endings, quiet, retry_budgets
 from fuseline.testing.simulation.history import Event, History
 from fuseline.testing.simulation.replays import is_replay, standing
 from fuseline.testing.simulation.reports import has_ended, that_end
@@ -94,7 +94,8 @@ class Checker:
                 self._now = event[0]
                 judge(event)
         if not any(name.startswith("fault: ") for name in self._history.counts):
-            self._check_quiet()
+            for what in quiet(self.rows, self._executions, self._replayed_last.keys() | self._ran_late):
+                self._broken("P5", f"{what}, and nothing had gone wrong")
         for crash in self._history.crashes:
             self._broken("P7", crash)
         for one in left_over:
@@ -105,21 +106,6 @@ class Checker:
                 for promise, what in endings(run, rows, self._graph(run.instance_id)):
                     self._broken(promise, what)
         return self.violations
-
-    def _check_quiet(self) -> None:
-        """Without a fault no holder is lost and nothing is executed twice (P5)."""
-        for i, rows in self.rows.items():
-            for row in rows.values():
-                if row.losses:
-                    self._broken(
-                        "P5", f"{i}/{row.name} lost {row.losses} holders, and nothing had gone wrong"
-                    )
-        # A replay queues a first attempt anew that was gone on with in vain as its run failed. So does one that was over
-        # before it was executed, under policies that came after it was queued, and that was gone on from in vain.
-        spared = self._replayed_last.keys() | self._ran_late
-        twice = [key for key, count in self._executions.items() if count > 1 and key[0] not in spared]
-        if twice:
-            self._broken("P5", f"{twice} were executed more than once, and nothing had gone wrong")
 
     def _broken(self, promise: str, what: str) -> None:
         if len(self.violations) < MAX_VIOLATIONS:

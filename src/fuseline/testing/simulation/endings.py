@@ -1,8 +1,8 @@
-"""Whether a run ended as its graph and its steps say it must."""
+"""Whether runs ended as their graphs and their steps say they must."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 
 from fuseline.engine.state import RunRow
 from fuseline.model.messages import Cause
@@ -33,6 +33,24 @@ def endings(run: RunRow, rows: Rows, graph: Graph) -> Iterator[tuple[str, str]]:
         timed_out = run.error is not None and run.error.cause is Cause.RUN_TIMEOUT
         if run.error is None or not (failed or timed_out):
             yield "P3", f"run {i} has failed, and nothing in it did"
+
+
+def quiet(
+    runs: Mapping[str, Rows], executions: Mapping[tuple[str, str, int], int], spared: Container[str]
+) -> Iterator[str]:
+    """What must not be where there was no fault: holders that were lost, attempts that were executed twice (P5).
+
+    `spared`: runs that were replayed, which queues a first attempt anew that was gone on with in vain as the run failed;
+    and those of which an attempt was executed that was over, by policies that came after it was queued: it may have been
+    gone on from, in vain.
+    """
+    for i, rows in runs.items():
+        for row in rows.values():
+            if row.losses:
+                yield f"{i}/{row.name} lost {row.losses} holders"
+    twice = [key for key, count in executions.items() if count > 1 and key[0] not in spared]
+    if twice:
+        yield f"{twice} were executed more than once"
 
 
 def retry_budgets(definitions: list[WorkflowSchema]) -> dict[str, tuple[int, int]]:
