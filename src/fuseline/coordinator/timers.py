@@ -75,8 +75,8 @@ class Timers:
         self._fresh_seconds = min(FRESH_SECONDS, max(2 * SETTLE_SECONDS, book.lease_seconds / 10))
         self._heard_at = float("-inf")  # monotonic, as the next two
         self._asked_at: float | None = None
-        self._is_answered = False
         self._unheard_since: float | None = None
+        self._is_answered = False
         self._timer: Timer | None = None
         self._wakes_at: float | None = None  # wall time
         self._late_at = float("inf")  # monotonic, as the next two
@@ -113,9 +113,8 @@ class Timers:
     def _hear_first(self, *, anew: bool = False) -> None:
         now = self._ledger.clock.monotonic()
         self._judges_from = now + LISTEN_SECONDS
-        if (
-            anew or self._judges_at_latest <= now
-        ):  # else who has to begin again and again would never judge (P1)
+        # Else not moved on: who has to begin again and again would never judge (P1).
+        if anew or self._judges_at_latest <= now:
             self._judges_at_latest = now + CATCH_UP_SECONDS
 
     def stop(self) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from fuseline.coordinator.announcing import QUIET_GATHER_SECONDS
+from fuseline.coordinator import announcing
 from fuseline.errors import BrokerBusyError
 from fuseline.model import RunStatus, Status, StepAssignment, StepReport
 from fuseline.testing.proxy import TcpProxy
@@ -19,6 +18,7 @@ from fuseline.testing.servers import PrivateRabbitMQ
 from tests.integration.amqp.harness import wait_until
 from tests.integration.traps.conftest import Gather
 from tests.integration.traps.parties import PATIENCE_SECONDS, be_hasty, one_step, take
+from tests.unit.worker.bodies import CallableCatalog
 
 HASTY_SECONDS = 1.0
 LEASE_SECONDS = 3.0
@@ -47,6 +47,20 @@ def success(run: str) -> StepReport:
     return StepReport(
         workflow_id=SCHEMA.workflow_id, instance_id=run, step_name="a", state=Status.SUCCEEDED, result="done"
     )
+
+
+def held_up(bodies: CallableCatalog) -> tuple[queue.Queue[str], threading.Event]:
+    """Have step `a` wait: of which runs it is executed, and what lets it end."""
+    executed: queue.Queue[str] = queue.Queue()
+    may_end = threading.Event()
+
+    def body(assignment: StepAssignment) -> str:
+        executed.put(assignment.instance_id)
+        may_end.wait(PATIENCE_SECONDS)
+        return "done"
+
+    bodies.sync["a"] = body
+    return executed, may_end
 
 
 def test_calls_of_a_blocked_broker_say_so_in_time_and_can_be_repeated(
@@ -94,15 +108,7 @@ def test_a_worker_and_a_coordinator_wait_for_the_end_of_the_alarm_and_go_on(
     party = gather(proxy.url(server.url), sweep_seconds=5.0)
     broker = party.client(server.url)
     _, bodies = party.worker(SCHEMA, server.url)
-    executed: queue.Queue[str] = queue.Queue()
-    may_end = threading.Event()
-
-    def body(assignment: StepAssignment) -> str:
-        executed.put(assignment.instance_id)
-        may_end.wait(PATIENCE_SECONDS)
-        return "done"
-
-    bodies.sync["a"] = body
+    executed, may_end = held_up(bodies)
     running = broker.dispatch_workflow(SCHEMA)
     assert executed.get(timeout=PATIENCE_SECONDS) == running
     proxy.freeze("to_client")
@@ -137,26 +143,24 @@ def blocked(server: PrivateRabbitMQ) -> set[str]:
 
 
 def test_a_coordinator_that_is_told_nothing_of_the_alarm_ends_no_lease(
-    gather: Gather, rabbitmq_server: PrivateRabbitMQ
+    gather: Gather, rabbitmq_server: PrivateRabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RabbitMQ tells who publishes. The worker does, whose beats are blocked; the coordinator has nothing to say."""
+    """RabbitMQ tells who publishes. The worker does, whose beats are blocked; the coordinator has nothing to say, until it
+    looks at the lease: it speaks to itself then, or, if it takes silence for an end, to the next worker.
+    """
+    monkeypatch.setattr(
+        announcing, "QUIET_GATHER_SECONDS", 0.0
+    )  # what has happened is announced before the next answer
     party = gather(rabbitmq_server.url, lease_seconds=LEASE_SECONDS)
     _, bodies = party.worker(SCHEMA, claim_after_seconds=0.0)
-    executed: queue.Queue[str] = queue.Queue()
-    may_end = threading.Event()
-
-    def body(assignment: StepAssignment) -> str:
-        executed.put(assignment.instance_id)
-        may_end.wait(PATIENCE_SECONDS)
-        return "done"
-
-    bodies.sync["a"] = body
+    executed, may_end = held_up(bodies)
     run = party.broker.dispatch_workflow(SCHEMA)
     assert executed.get(timeout=PATIENCE_SECONDS) == run
     wait_until(lambda: party.broker.get_run(run).steps["a"].state is Status.RUNNING, PATIENCE_SECONDS)
-    time.sleep(QUIET_GATHER_SECONDS + 0.5)  # until it has announced what happened
+    party.broker.get_run(run)
     with alarm(rabbitmq_server):
-        time.sleep(3 * LEASE_SECONDS)
+        wait_until(lambda: "worker" in blocked(rabbitmq_server), PATIENCE_SECONDS)
+        wait_until(lambda: "coordinator" in blocked(rabbitmq_server), PATIENCE_SECONDS)
     may_end.set()
     step = party.wait(run).steps["a"]
     assert (step.state, step.attempt, executed.qsize()) == (Status.SUCCEEDED, 1, 0)

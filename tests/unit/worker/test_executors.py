@@ -223,20 +223,28 @@ def test_a_coroutine_that_swallows_its_cancellation_is_abandoned(loops: LoopExec
     assert outcomes.is_empty
 
 
-def test_a_coroutine_stopped_before_its_first_step_is_not_counted_for_ever(loops: LoopExecutor) -> None:
-    """Begun and cancelled in one turn of the loop, a task never runs, not even its `finally`."""
-    outcomes, blocked, release, gone = Outcomes(), threading.Event(), threading.Event(), freed(loops)
-    ran = threading.Event()
+def held_up(loops: LoopExecutor) -> threading.Event:
+    """The loop does nothing until this is set."""
+    blocked, release = threading.Event(), threading.Event()
 
     def block() -> None:
         blocked.set()
         release.wait(SECONDS)
 
+    loops.post(block)
+    assert blocked.wait(SECONDS)
+    return release
+
+
+def test_a_coroutine_stopped_before_its_first_step_is_not_counted_for_ever(loops: LoopExecutor) -> None:
+    """Begun and cancelled in one turn of the loop, a task never runs, not even its `finally`."""
+    outcomes, gone = Outcomes(), freed(loops)
+    ran = threading.Event()
+
     async def body() -> None:
         ran.set()
 
-    loops.post(block)
-    assert blocked.wait(SECONDS)
+    release = held_up(loops)
     running = loops.start(async_job(assignment("a"), body), outcomes)
     assert running.stop()
     release.set()
@@ -261,7 +269,7 @@ def test_a_loop_whose_tasks_begin_at_once_keeps_nothing_of_them(loops: LoopExecu
     async def body() -> int:
         return 1
 
-    outcomes, blocked, release, gone = Outcomes(), threading.Event(), threading.Event(), freed(loops)
+    outcomes, gone = Outcomes(), freed(loops)
     loops._loop = asyncio.new_event_loop()
     threading.Thread(target=loops._run, args=(loops._loop,), daemon=True).start()
     loops.post(make_eager)
@@ -269,12 +277,7 @@ def test_a_loop_whose_tasks_begin_at_once_keeps_nothing_of_them(loops: LoopExecu
     assert outcomes.next().report.state is Status.SUCCEEDED
     assert not running.stop()
 
-    def block() -> None:
-        blocked.set()
-        release.wait(SECONDS)
-
-    loops.post(block)
-    assert blocked.wait(SECONDS)
+    release = held_up(loops)
     running = loops.start(async_job(assignment("b"), body), outcomes)
     assert running.stop()
     release.set()
