@@ -24,9 +24,9 @@ def validate_inputs(schema: WorkflowSchema, inputs: dict[str, Any]) -> dict[str,
         )
     if schema.inputs_schema is None:
         return inputs
-    validator = _validator(json.dumps(schema.inputs_schema, sort_keys=True))
+    validator = _validator(schema.inputs_text)
     try:
-        error = next(iter(validator.iter_errors(inputs)), None)
+        error = None if validator.is_valid(inputs) else next(iter(validator.iter_errors(inputs)), None)
     except (TypeError, ValueError) as problem:
         raise InvalidInputsError(
             f"inputs of workflow {schema.workflow_id!r} are not JSON: {problem}"
@@ -41,7 +41,7 @@ def validate_inputs(schema: WorkflowSchema, inputs: dict[str, Any]) -> dict[str,
 def check_inputs_schema(schema: WorkflowSchema) -> None:
     """Raise `InvalidSchemaError` unless `schema.inputs_schema` is a JSON Schema that can be used here (or None)."""
     if schema.inputs_schema is not None:
-        _validator(json.dumps(schema.inputs_schema, sort_keys=True))
+        _validator(schema.inputs_text)
 
 
 @lru_cache(maxsize=1024)

@@ -6,6 +6,7 @@ Constructing a `WorkflowSchema` validates the whole graph, so that whoever holds
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,12 +34,12 @@ _ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
 
 def check_id(kind: str, value: str) -> None:
     """Raise `InvalidSchemaError` naming `kind` unless `value` can be an id: not blank, printable, not too long."""
-    if not _is_id(value):
+    if not is_id(value):
         _refuse_id(kind, value)
 
 
-def _is_id(value: str) -> bool:
-    """Nearly every id is of ASCII, where this is soon said."""
+def is_id(value: str) -> bool:
+    """Whether it can be an id: not blank, printable, not too long. Nearly every one is of ASCII, where this is soon said."""
     if value.isascii() and value.isprintable():
         return 0 < len(value) <= MAX_ID_LENGTH and not value.isspace()
     return bool(value.strip() and _ID.fullmatch(value)) and len(value.encode()) <= MAX_ID_LENGTH
@@ -106,8 +107,8 @@ class WorkflowSchema(BaseModel):
     step or edge.
     """
 
-    # The digest is no field, and no copy takes it along: `model_copy` may change what it is of.
-    __slots__ = ("__weakref__", "_digest")
+    # These are no fields, and no copy takes them along: `model_copy` may change what they are of.
+    __slots__ = ("__weakref__", "_digest", "_inputs_text")
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -139,6 +140,15 @@ class WorkflowSchema(BaseModel):
         if found is None:
             found = digest_of(self.model_dump(mode="json"))
             object.__setattr__(self, "_digest", found)
+        return found
+
+    @property
+    def inputs_text(self) -> str:
+        """`inputs_schema` as JSON, the same for the same schema; written once."""
+        found: str | None = getattr(self, "_inputs_text", None)
+        if found is None:
+            found = json.dumps(self.inputs_schema, sort_keys=True)
+            object.__setattr__(self, "_inputs_text", found)
         return found
 
     def starting_steps(self) -> list[str]:
@@ -226,7 +236,7 @@ def _check_ids(schema: WorkflowSchema) -> None:
         if len(set(step.predecessors)) != len(step.predecessors):
             raise InvalidSchemaError(f"step {key!r} lists a predecessor twice")
         for action in step.successors:
-            if not _is_id(action):
+            if not is_id(action):
                 _refuse_id(f"action of step {key!r}", action)
         step.trigger()
     for output in schema.outputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,21 @@ def test_an_inputs_schema_makes_nobody_read_files_or_ask_servers(tmp_path: Path)
     for uri in (secret.as_uri(), "http://127.0.0.1:9/schema"):
         with pytest.raises(InvalidSchemaError, match="must hold all that it refers to, and does not hold"):
             check_inputs_schema(workflow({"$ref": uri}))
+
+
+def test_an_inputs_schema_is_written_down_once_and_not_for_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand runs are dispatched in one call."""
+    flow = workflow(SHAPE)
+    validate_inputs(flow, {"n": 1})
+    monkeypatch.setattr(json, "dumps", None)
+    for number in range(100):
+        validate_inputs(flow, {"n": number})
+
+
+def test_a_copy_with_another_inputs_schema_goes_by_that() -> None:
+    flow = workflow(SHAPE)
+    validate_inputs(flow, {"n": 1})
+    other = flow.model_copy(update={"inputs_schema": {"required": ["m"]}})
+    with pytest.raises(InvalidInputsError, match='"m" is a required property'):
+        validate_inputs(other, {"n": 1})
+    validate_inputs(flow.model_copy(update={"inputs_schema": None}), {})
