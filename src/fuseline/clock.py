@@ -18,6 +18,9 @@ JUMP_SECONDS: Final = 1.0
 ADOPT_SECONDS: Final = 86_400.0
 FOLLOW_SHARE: Final = 0.1
 
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
+"""The digit that says by two of its bits which kind of UUID it is."""
+
 _PASSING: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
 
@@ -45,10 +48,16 @@ class Clock(ABC):
 
         Ids made later sort later, so that rows of one time lie together in an index.
         """
+        return self.new_ids(1)[0]
+
+    def new_ids(self, count: int) -> list[str]:
+        """So many ids of this moment, in no order."""
         millis = int(self.now() * 1000) & (2**48 - 1)
-        noise = int.from_bytes(self.token_bytes(10), "big")
-        value = millis << 80 | 0x7 << 76 | (noise >> 64 & 0xFFF) << 64 | 0b10 << 62 | noise & (2**62 - 1)
-        return f"{value:032x}"
+        noise = self.token_bytes(10 * count).hex()
+        return [
+            f"{millis:012x}7{noise[i + 1 : i + 4]}{_VARIANT[noise[i + 4]]}{noise[i + 5 : i + 20]}"
+            for i in range(0, len(noise), 20)
+        ]
 
 
 class SystemClock(Clock):

@@ -36,6 +36,15 @@ def test_ids_of_one_moment_differ() -> None:
     assert len({clock.new_id() for _ in range(10_000)}) == 10_000
 
 
+def test_many_ids_are_those_that_were_made_one_by_one() -> None:
+    many, one = ManualClock(5.0, seed=7), ManualClock(5.0, seed=7)
+    ids = many.new_ids(100)
+    assert len(set(ids)) == 100
+    assert {uuid.UUID(hex=i).version for i in ids} == {7}
+    assert many.new_ids(0) == []
+    assert ids[0][:12] == one.new_id()[:12]
+
+
 def test_a_manual_clock_goes_on_only_when_told_to() -> None:
     clock = ManualClock(100.0)
     assert (clock.now(), clock.monotonic()) == (100.0, 100.0)

@@ -45,6 +45,8 @@ TRACEPARENT: Final = "traceparent"
 
 MAX_NESTING: Final = 200
 MAX_WRAPPED_NESTING: Final = 250
+UNBOUNDED: Final = 2**63
+"""For what is bounded in another way."""
 
 _MAX_EXPIRATION_MS = 2**32 - 1  # RabbitMQ refuses more
 _OURS: Final = vars(Properties(content_type=CONTENT_TYPE, delivery_mode=2))

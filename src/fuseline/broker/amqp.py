@@ -265,7 +265,7 @@ class AmqpBroker(Broker):
 
         With `instance_ids`, one for each, the call can be repeated: twice the same id is one run.
         """
-        ids = [self._clock.new_id() for _ in inputs] if instance_ids is None else list(instance_ids)
+        ids = self._clock.new_ids(len(inputs)) if instance_ids is None else list(instance_ids)
         parts = [{"runs": runs} for runs in runs_at_once(workflow, inputs, ids)]
         if parts:
             self._defining.dispatch(workflow, "dispatch_many", parts)

@@ -8,12 +8,15 @@ from typing import Any, Final
 from fuseline.amqp import codec
 from fuseline.errors import CallerError, InvalidInputsError, InvalidMessageError
 from fuseline.model.inputs import validate_inputs
-from fuseline.model.schema import WorkflowSchema, check_id
+from fuseline.model.schema import WorkflowSchema, check_id, is_id
 
 RUNS_AT_ONCE: Final = 200
 """Runs of one command at most. They share a message, a transaction and an answer, which more would hardly make cheaper."""
 BYTES_AT_ONCE: Final = 256 * 1024
 """Inputs of one command, roughly; one run with larger ones has a command of its own."""
+
+_LEVELS: Final = 4
+"""Of a command around the inputs of one of its runs."""
 
 Run = tuple[str, dict[str, Any]]
 """An instance id and its inputs."""
@@ -42,18 +45,52 @@ def runs_at_once(
 def _parts(
     workflow: WorkflowSchema, inputs: Sequence[dict[str, Any] | None], instance_ids: Sequence[str]
 ) -> Iterator[list[Run]]:
+    for first in range(0, len(inputs), RUNS_AT_ONCE):
+        some = slice(first, first + RUNS_AT_ONCE)
+        plain = _checked_together(workflow, inputs[some], instance_ids[some])
+        if plain is not None:
+            yield list(zip(instance_ids[some], plain, strict=True))
+        else:
+            yield from _parts_one_by_one(workflow, inputs, instance_ids, range(len(inputs))[some])
+
+
+def _checked_together(
+    workflow: WorkflowSchema, inputs: Sequence[dict[str, Any] | None], instance_ids: Sequence[str]
+) -> list[dict[str, Any]] | None:
+    """None when they are too large for one command, or one of them is wrong, and it has to be found out which.
+
+    Nearly always nothing is, and in one go it is said in half the time, for which all who could work wait.
+    """
+    if not all(map(is_id, instance_ids)):
+        return None
+    try:
+        body = codec.encode([one or {} for one in inputs], nesting=codec.UNBOUNDED)
+        if len(body) > BYTES_AT_ONCE:
+            return None
+        plain = _parsed(body, levels=_LEVELS - 1)
+        return [validate_inputs(workflow, one) for one in plain]
+    except (InvalidMessageError, InvalidInputsError):
+        return None
+
+
+def _parts_one_by_one(
+    workflow: WorkflowSchema,
+    inputs: Sequence[dict[str, Any] | None],
+    instance_ids: Sequence[str],
+    places: Sequence[int],
+) -> Iterator[list[Run]]:
     part: list[Run] = []
     size = 0
-    for place, (instance_id, one) in enumerate(zip(instance_ids, inputs, strict=True)):
-        check_id(f"run {place} of {len(inputs)}: instance_id", instance_id)
+    for place in places:
+        check_id(f"run {place} of {len(inputs)}: instance_id", instance_ids[place])
         try:
-            plain, bytes_ = _checked(workflow, one or {})
+            plain, bytes_ = _checked(workflow, inputs[place] or {})
         except InvalidInputsError as error:
             raise InvalidInputsError(f"run {place} of {len(inputs)}: {error}") from error
-        if part and (len(part) >= RUNS_AT_ONCE or size + bytes_ > BYTES_AT_ONCE):
+        if part and size + bytes_ > BYTES_AT_ONCE:
             yield part
             part, size = [], 0
-        part.append((instance_id, plain))
+        part.append((instance_ids[place], plain))
         size += bytes_
     if part:
         yield part
@@ -61,8 +98,16 @@ def _parts(
 
 def _checked(workflow: WorkflowSchema, inputs: dict[str, Any]) -> tuple[dict[str, Any], int]:
     try:
-        body = codec.encode(inputs)
-        plain: dict[str, Any] = codec.decode(body)
+        body = codec.encode(inputs, nesting=codec.UNBOUNDED)
+        plain: dict[str, Any] = _parsed(body, levels=_LEVELS)
     except InvalidMessageError as error:
         raise InvalidInputsError(f"inputs of workflow {workflow.workflow_id!r}: {error}") from error
     return validate_inputs(workflow, plain), len(body)
+
+
+def _parsed(body: bytes, levels: int) -> Any:
+    """What was just encoded, so that no number in it is beyond a double, if it can be read within so many levels more."""
+    value = codec.parse(b"[" * levels + body + b"]" * levels)
+    for _ in range(levels):
+        (value,) = value
+    return value

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
+from typing import Any
+
 import pytest
 
+from fuseline.amqp.codec import MAX_NESTING, UNBOUNDED, encode
+from fuseline.amqp.wire import Command, read
 from fuseline.broker.dispatching import BYTES_AT_ONCE, RUNS_AT_ONCE, runs_at_once
 from fuseline.errors import CallerError, InvalidInputsError, InvalidSchemaError
 from fuseline.testing.flows import graph
@@ -47,3 +52,37 @@ def test_an_id_that_can_be_none_is_named_before_anything_is_sent(wrong: str) -> 
     count = 2 * RUNS_AT_ONCE
     with pytest.raises(InvalidSchemaError, match=f"run {count} of {count + 1}: instance_id"):
         runs_at_once(SCHEMA, [None] * (count + 1), [*ids(count), wrong])
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """Inputs that nest so deep."""
+    value: Any = 0
+    for _ in range(levels - 1):
+        value = [value]
+    return {"deep": value}
+
+
+@pytest.mark.parametrize("beside", [{}, {"text": "x" * BYTES_AT_ONCE}], ids=["together", "one by one"])
+def test_inputs_nest_as_deep_as_their_command_can_be_read(beside: dict[str, Any]) -> None:
+    """P7: what lies around them counts too, and the coordinator could not say which run it was."""
+    deepest = MAX_NESTING - 4
+    (*_, part) = runs_at_once(SCHEMA, [beside, nested(deepest)], ids(2))
+    body = encode(Command(name="dispatch_many", args={"runs": part}), nesting=UNBOUNDED)
+    assert read(Command, body).args["runs"][-1] == ["run-1", nested(deepest)]
+    with pytest.raises(InvalidInputsError, match=r"run 1 of 2: inputs of workflow 'many'.*recursion limit"):
+        runs_at_once(SCHEMA, [beside, nested(deepest + 1)], ids(2))
+
+
+def test_inputs_that_are_looked_at_together_come_out_as_one_by_one() -> None:
+    given: list[Any] = [{"n": 1, "when": date(2026, 1, 2)}, None, {"t": (1, None, 2.5, "ü")}, {}]
+    (together,) = runs_at_once(SCHEMA, given, ids(4))
+    alone = [run for one, i in zip(given, ids(4), strict=True) for (run,) in runs_at_once(SCHEMA, [one], [i])]
+    assert together == alone
+    assert together[0] == ("run-0", {"n": 1, "when": "2026-01-02"})
+
+
+@pytest.mark.parametrize("wrong", [[1], {"n": float("nan")}, {"n": "\ud800"}, {"n": float("inf")}])
+def test_one_of_many_that_is_wrong_is_named(wrong: Any) -> None:
+    """P7."""
+    with pytest.raises(InvalidInputsError, match="run 2 of 4: "):
+        runs_at_once(SCHEMA, [{}, {}, wrong, {}], ids(4))
