@@ -44,12 +44,16 @@ _Run = tuple[str, str, str]
 """(workflow_id, version, instance_id)."""
 
 
+_Told = list[tuple[float, Sequence[Notice]]]
+"""(when, what) of one run."""
+
+
 @dataclass(slots=True)
 class _Asked:
-    """Events that one probe is about, as (key, when, whose, what). `is_heard`: None until RabbitMQ has answered."""
+    """The events of some runs that one probe is about, under these keys. `is_heard`: None until RabbitMQ has answered."""
 
-    events: list[tuple[str, float, _Run, Notice]] = field(default_factory=list)
-    keys: dict[str, None] = field(default_factory=dict)
+    runs: list[tuple[_Run, _Told]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
     is_heard: bool | None = None
 
 
@@ -60,7 +64,7 @@ class Announcer:
         self._link = link
         self._topology = topology
         self._clock = clock
-        self._gathered: dict[_Run, list[tuple[float, Sequence[Notice]]]] = {}
+        self._gathered: dict[_Run, _Told] = {}
         self._count = 0  # of events in it
         self._asked: deque[_Asked] = deque()
         self._quiet_from = 0.0
@@ -108,11 +112,10 @@ class Announcer:
         asked = _Asked()
         for run, told in gathered.items():
             prefix = self._topology.events_prefix(run[0], run[2])
-            for at, notices in told:
-                for notice in notices:
-                    key = prefix + encode_part(notice.kind)
-                    asked.keys[key] = None
-                    asked.events.append((key, at, run, notice))
+            # Once each: a run has thousands of events, and a few kinds of them.
+            kinds = dict.fromkeys([notice.kind for _, notices in told for notice in notices])
+            asked.keys += [prefix + encode_part(kind) for kind in kinds]
+            asked.runs.append((run, told))
             if len(asked.keys) >= KEYS_AT_ONCE:
                 yield asked
                 asked = _Asked()
@@ -139,8 +142,11 @@ class Announcer:
                 self._tell_all(asked)
 
     def _tell_all(self, asked: _Asked) -> None:
-        for event in asked.events:
-            self._tell_one(*event)
+        for run, told in asked.runs:
+            prefix = self._topology.events_prefix(run[0], run[2])
+            for at, notices in told:
+                for notice in notices:
+                    self._tell_one(prefix + encode_part(notice.kind), at, run, notice)
 
     def _tell_one(self, key: str, at: float, run: _Run, notice: Notice) -> None:
         workflow_id, version, instance_id = run
