@@ -27,6 +27,13 @@ many = []
 while gone() is not None:  # it is found without being looked for
     many.append([])
 assert 1000 < len(many) < 10_000, len(many)
+
+search_seldom(20_000)
+gone = weakref.ref(Cycle())
+many = []
+while gone() is not None:
+    many.append([])
+assert 15_000 < len(many) < 30_000, len(many)
 """
 
 

@@ -13,7 +13,7 @@ from fuseline.amqp.traffic import Traffic
 from fuseline.bench.flows import workflows
 from fuseline.bench.parent import Parent
 from fuseline.bench.works import Work
-from fuseline.collecting import keep_what_is_loaded, search_seldom
+from fuseline.collecting import MANY_NEW_OBJECTS, keep_what_is_loaded, search_seldom
 from fuseline.coordinator import Coordinator
 from fuseline.notify import Notifier
 from fuseline.settings import Settings
@@ -77,7 +77,7 @@ def run_coordinator(parent: Parent) -> None:
         coordinator.stop,
     )
     keep_what_is_loaded()
-    search_seldom()
+    search_seldom(MANY_NEW_OBJECTS)
     try:
         profiled(coordinator.run, job.get("profile"))
     finally:

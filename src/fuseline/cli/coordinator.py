@@ -11,7 +11,7 @@ import typer
 
 from fuseline.cli.options import command
 from fuseline.cli.wiring import amqp_urls, open_database, rules_of, topology_of
-from fuseline.collecting import keep_what_is_loaded, search_seldom
+from fuseline.collecting import MANY_NEW_OBJECTS, keep_what_is_loaded, search_seldom
 from fuseline.coordinator import Coordinator
 from fuseline.notify import Notifier
 from fuseline.settings import Settings
@@ -34,7 +34,7 @@ def coordinator(settings: Settings) -> None:
             notifier=Notifier(),
         )
         keep_what_is_loaded()
-        search_seldom()
+        search_seldom(MANY_NEW_OBJECTS)
         with stopping_on_signals(daemon.stop):
             daemon.run()
     finally:

@@ -42,3 +42,10 @@ def test_brackets_side_by_side_or_in_texts_do_not_count() -> None:
 def test_what_json_cannot_express_is_refused(value: Any) -> None:
     with pytest.raises(CallerError, match="not JSON"):
         dumps(value)
+
+
+def test_what_refers_to_itself_is_refused() -> None:
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(CallerError, match="nests deeper than 500"):
+        dumps(value)
