@@ -51,6 +51,7 @@ class Setting:
     concurrency: int = CONCURRENCY
     profiles: Path | None = None
     ready_seconds: float = READY_SECONDS
+    coordinators: int = 1
 
 
 class System(ABC):
@@ -195,7 +196,7 @@ class Fuseline(System):
 
     def measure(self, work: Work, place: Place | None, setting: Setting) -> Sample:
         assert place is not None
-        with self.started(work, place, setting) as one:
+        with self.started(work, place, setting, setting.coordinators) as one:
             return one.sample(work)
 
     @contextmanager

@@ -13,7 +13,7 @@ from fuseline.clock import SystemClock
 from fuseline.errors import CallerError, FatalError, MigrationError, StorageUnavailableError
 from fuseline.model import Status
 from fuseline.storage import PostgresRuntimeStorage
-from fuseline.storage.sql import open_storage, postgres, upgrade
+from fuseline.storage.sql import lending, open_storage, postgres, upgrade
 from fuseline.storage.transaction import Wanted
 from fuseline.testing.storage_cases import keep, run_row, step_row
 
@@ -101,7 +101,7 @@ def test_what_the_url_asks_for_wins(postgres_url: str, storage: PostgresRuntimeS
 def test_a_connection_that_broke_while_it_was_idle_is_replaced_unseen(
     storage: PostgresRuntimeStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(lending, "IDLE_SECONDS", 0.0)
     assert storage.now()
     cut(storage)
     assert storage.now()
@@ -137,18 +137,16 @@ def cut(storage: PostgresRuntimeStorage) -> None:
 def test_what_was_prepared_outlives_a_rollback(storage: PostgresRuntimeStorage, instance_id: str) -> None:
     """P1: psycopg says DEALLOCATE ALL at a rollback, once it has prepared anything itself, and a coordinator ended by it."""
     keep(storage, run_row(instance_id))
-    held = [storage.engine.raw_connection() for _ in range(2)]
-    for connection in held:
-        driver = connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)
-        driver.autocommit = True
+    held = [storage.lending.take() for _ in range(2)]
+    for lent in held:
+        driver = lent.driver
         for _ in range(10):
             driver.execute("SELECT %s::INTEGER", (1,))
         with pytest.raises(psycopg.errors.DivisionByZero):
             driver.execute("BEGIN; SELECT 1 / 0")
         driver.execute("ROLLBACK")
         driver.execute("SELECT 1")  # with which it would go out
-        connection.close()
+        storage.lending.give_back(lent)
     for name in ("a", "b"):
         keep(storage, **{instance_id: [step_row(name)]})
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, cast
+from types import TracebackType
+from typing import Any
 
 import psycopg
 from psycopg import errors
 from pydantic_core import PydanticSerializationError, to_json
-from sqlalchemy import URL, Engine, PoolProxiedConnection, create_engine
+from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -21,8 +21,9 @@ from sqlalchemy.pool import NullPool
 
 from fuseline.errors import CallerError, FatalError, FuselineError, MigrationError, StorageUnavailableError
 from fuseline.storage.recollection import RecalledTransaction, Recollection, Swap
+from fuseline.storage.sql.lending import Lending
 from fuseline.storage.sql.migrating import bring_up_to_date, check_revision, find_revision
-from fuseline.storage.sql.pipelining import Answer, Pipeline, Prepared, is_unused
+from fuseline.storage.sql.pipelining import Answer, Pipeline
 from fuseline.storage.sql.session import Row, Session
 from fuseline.storage.sql.statements import Statement
 from fuseline.storage.sql.storage import SqlRuntimeStorage
@@ -31,8 +32,6 @@ from fuseline.storage.transaction import NotRemembered, Transaction
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS = 1.0
-"""A connection that was not used for so long is tried before it is used."""
 POOL_SECONDS = 10.0
 STATEMENT_BYTES = 16 * 1024 * 1024
 """Rows that one statement writes, as JSON: it must end in time, and no message to PostgreSQL may have a gigabyte."""
@@ -80,6 +79,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
                 bring_up_to_date(upgrading)
         engine = postgres_engine(make_url(url), pool_size=pool_size)
         super().__init__(engine, _statements())
+        self.lending = Lending(engine)
         self._recollection = Recollection()
         try:
             with explained(), engine.connect() as connection:
@@ -135,61 +135,58 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
         self.commits += 1
         self._recollection.wrote(swap.changes, swap.seen)
 
-    @contextmanager
-    def _session(self, *, begin: bool) -> Iterator[tuple[_PostgresSession, Pipeline]]:
-        with self._connected() as (driver, prepared):
-            pipeline = Pipeline(driver, prepared, begin=begin)
-            session = _PostgresSession(pipeline)
-            try:
-                yield session, pipeline
-            except BaseException:
-                _roll_back(driver, pipeline)
-                raise
-            finally:
-                self.statements += session.executed
-
-    @contextmanager
-    def _connected(self) -> Iterator[tuple[psycopg.Connection[Any], Prepared]]:
+    def _session(self, *, begin: bool) -> _Use:
         self._check_open()
-        with explained():
-            connection = self._connect()
-            driver = cast("psycopg.Connection[Any]", connection.driver_connection)
-            try:
-                if not driver.autocommit:
-                    driver.autocommit = True
-                yield driver, connection.info.setdefault("prepared", Prepared())
-            finally:
-                self._give_back(connection)
+        return _Use(self, begin)
 
-    def _connect(self) -> PoolProxiedConnection:
-        connection = self.engine.raw_connection()
-        used_at = connection.info.get("used_at")
-        if used_at is not None and time.monotonic() - used_at > IDLE_SECONDS:
-            driver: Any = connection.driver_connection
-            try:
-                driver.execute("SELECT 1")
-            except psycopg.OperationalError:
-                # The others are as old: none of them is tried.
-                connection.invalidate()
-                self.engine.dispose()
-                return self.engine.raw_connection()
-        return connection
-
-    def _give_back(self, connection: PoolProxiedConnection) -> None:
-        driver: Any = connection.driver_connection
-        if driver.closed:
-            connection.invalidate()
-            self.engine.dispose()
-        elif not is_unused(driver):  # who was to leave it so was interrupted
-            connection.invalidate()
-        else:
-            connection.info["used_at"] = time.monotonic()
-        connection.close()
+    def close(self) -> None:
+        super().close()
+        self.lending.close()
 
     def now(self) -> float:
         """The server's clock."""
         with self._reading() as session:
             return float(session.all(self._sql.now)[0][0])
+
+
+class _Use:
+    """A session on a connection of its own, which goes back at the end. Raises the driver's errors as what they mean.
+
+    Not made of a generator: there are four of these to a lone run's hop, and each costs as much as what it does.
+    """
+
+    __slots__ = ("_begin", "_lent", "_pipeline", "_session", "_storage")
+
+    def __init__(self, storage: PostgresRuntimeStorage, begin: bool) -> None:
+        self._storage = storage
+        self._begin = begin
+
+    def __enter__(self) -> tuple[_PostgresSession, Pipeline]:
+        lending = self._storage.lending
+        try:
+            self._lent = lent = lending.take()
+        except Exception as error:
+            raise_what_it_means(error)
+            raise
+        try:
+            self._pipeline = Pipeline(lent.driver, lent.prepared, begin=self._begin)
+        except BaseException:
+            lending.give_back(lent)
+            raise
+        self._session = _PostgresSession(self._pipeline)
+        return self._session, self._pipeline
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None:
+                _roll_back(self._lent.driver, self._pipeline)
+        finally:
+            self._storage.statements += self._session.executed
+            self._storage.lending.give_back(self._lent)
+        if isinstance(error, Exception):
+            raise_what_it_means(error)
 
 
 def _roll_back(driver: psycopg.Connection[Any], pipeline: Pipeline) -> None:
@@ -316,13 +313,18 @@ def explained() -> Iterator[None]:
     """The driver's and the pool's errors as what they mean."""
     try:
         yield
-    except psycopg.Error as error:
+    except Exception as error:
+        raise_what_it_means(error)
+        raise
+
+
+def raise_what_it_means(error: Exception) -> None:
+    """Raise an error of the driver, or of the pool, as one of ours; nothing for any other."""
+    if isinstance(error, psycopg.Error):
         raise _explain(error) from error
-    except DBAPIError as error:
-        if not isinstance(error.orig, psycopg.Error):
-            raise
+    if isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.Error):
         raise _explain(error.orig) from error
-    except PoolTimeoutError as error:
+    if isinstance(error, PoolTimeoutError):
         raise StorageUnavailableError("all connections to the database are in use") from error
 
 
