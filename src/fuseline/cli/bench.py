@@ -81,6 +81,9 @@ def bench(
             "--database-url", metavar="URL", help="This PostgreSQL database, not a private one; without runs."
         ),
     ] = None,
+    coordinators: Annotated[
+        int, typer.Option("--coordinators", min=1, max=64, help="Coordinator processes, but for the floor's.")
+    ] = 1,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = WORKERS,
     concurrency: Annotated[
         int, typer.Option("--concurrency", min=1, max=10_000, help="Steps at once in each worker.")
@@ -122,7 +125,7 @@ def bench(
             works,
             rounds or (1 if quick else ROUNDS),
             where,
-            Setting(logs, workers, concurrency, profiles),
+            Setting(logs, workers, concurrency, profiles, coordinators=coordinators),
             tell.tell,
         )
     part = scale if scale is not None else QUICK_SCALE if quick else 1.0

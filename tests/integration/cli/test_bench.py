@@ -76,6 +76,14 @@ def test_the_floor_and_fuseline_are_measured_on_given_servers(
     check_that_nothing_is_left(fresh_postgres_url)
 
 
+def test_as_many_processes_are_measured_as_are_asked_for(fuseline: Fuseline) -> None:
+    options = ["--system", "fuseline", "--work", "W4", "--quick", "--scale", "0.01"]
+    done = benched(fuseline, *options, "--coordinators", "2", "--workers", "3")
+    assert done.returncode == 0, done.stderr
+    logs = {log.stem for log in (fuseline.folder / "build" / "bench" / "logs").iterdir()}
+    assert logs == {"coordinator", "coordinator-1", "worker-0", "worker-1", "worker-2"}
+
+
 def check_that_nothing_is_left(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         counted = connection.execute("SELECT count(*) FROM fuseline_runs").fetchone()
