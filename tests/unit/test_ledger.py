@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fuseline.engine import Verdict
+from fuseline.engine import Decision, Snapshot, Verdict, decide, new_run
 from fuseline.engine.events import (
     CancelRequested,
     Event,
@@ -38,6 +38,52 @@ def test_a_batch_is_one_transaction_one_save_and_few_loads_whatever_its_size() -
     assert (storage.transactions, len(storage.saves), len(storage.loads)) == (1, 1, 2)
     assert [outcome.instance_id for outcome in outcomes] == ids
     assert all(handed_out(outcome) == [("b", 1)] for outcome in outcomes)
+
+
+def test_runs_that_begin_together_are_as_if_each_began_alone() -> None:
+    """P2, P3: only the first is decided on. Then each goes its own way, and changes no other."""
+    policies = {"a": [policy("expiry", seconds=30)], "b": [policy("timeout", seconds=40)]}
+    flow = parse("a -> c; b -> c; d", policies, [policy("timeout", seconds=900)])
+    other = parse("x -> y").model_copy(update={"workflow_id": "h"})
+    items: list[Dispatch | Occurrence] = [
+        Dispatch("g", "1", "first", {"n": 1}),
+        Dispatch("h", "1", "another"),
+        Dispatch("g", "1", "second"),
+        happened(ok("a", result=1), "first"),
+        happened(ok("a", result=2), "second"),
+        Dispatch("g", "1", "third", {"n": 3}),
+        Dispatch("g", "1", "second"),
+        happened(CancelRequested(), "third"),
+    ]
+    together, stored, _ = ledger_with(flow, other)
+    alone, stored_alone, _ = ledger_with(flow, other)
+    outcomes = together.apply(items)
+    expected = [only(alone.apply([item])) for item in items]
+    for i in ("first", "second", "third", "another"):
+        assert stored.read_run(i) == stored_alone.read_run(i)
+    assert [(one.verdict, one.notices) for one in outcomes] == [
+        (one.verdict, one.notices) for one in expected
+    ]
+    assert [one.verdict for one in outcomes].count(Verdict.DUPLICATE) == 1
+    assert [handed_out(one) for one in outcomes[1:3]] == [[("x", 1)], [("b", 1), ("d", 1)]]
+
+
+def test_what_a_beginning_means_is_the_same_for_every_run_of_a_version() -> None:
+    policies = {"a": [policy("expiry", seconds=30)], "b": [policy("timeout", seconds=40)]}
+    ledger, _, _ = ledger_with(parse("a -> c; b -> c; d", policies, [policy("timeout", seconds=900)]))
+    plan = ledger.plan("g", "1")
+
+    def begun(instance_id: str) -> Decision:
+        return decide(plan, Snapshot(new_run(plan, instance_id, 5.0), whole=True), RunDispatched(), 5.0)
+
+    first, copied = begun("first"), begun("first").for_run("second")
+    assert copied == begun("second") != first
+    assert copied.run is not None
+    assert copied.run.is_new
+    assert all(row.is_new for row in copied.steps.values())  # which `==` does not look at
+    copied.steps["a"].attempt = 7
+    copied.notices.clear()
+    assert first == begun("first")
 
 
 def test_a_report_that_names_its_workflow_takes_one_load() -> None:

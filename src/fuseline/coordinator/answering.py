@@ -152,7 +152,8 @@ class Answering:
                 command.args, redelivered=delivery.redelivered
             )
             many = _Many(delivery, len(all_of_them), len(all_of_them), refused)
-            items = [Item(one, on_outcome=partial(self._dispatched_one, many)) for one in all_of_them]
+            told = partial(self._dispatched_one, many)
+            items = [Item(one, on_outcome=told) for one in all_of_them]
             self._dispatch(_Ready(items, delivery, ticket), schema.key, ready)
         elif command.name == "cancel":
             answered = partial(self._answered, delivery, self._commands.cancelled)

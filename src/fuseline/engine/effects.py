@@ -88,3 +88,14 @@ class Decision:
     letters: dict[LetterKey, DeadLetter] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
+
+    def for_run(self, instance_id: str) -> Decision:
+        """What `decide` says of another run of the version that is dispatched at the same moment, when this is of one.
+
+        The header alone says whose it is. Copies, so that neither changes with the other.
+        """
+        assert self.run is not None
+        run = self.run.copy()
+        run.instance_id = instance_id
+        steps = {name: row.copy() for name, row in self.steps.items()}
+        return Decision(run=run, steps=steps, effects=[*self.effects], notices=[*self.notices])

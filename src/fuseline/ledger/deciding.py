@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from fuseline.engine import JoinRow, Plan, Snapshot, StepPlan, decide, new_run
 from fuseline.engine.assigning import assign
@@ -18,6 +18,9 @@ from fuseline.model.messages import StepAssignment
 from fuseline.model.status import Status
 from fuseline.storage.base import Key, Wanted
 
+_BEGINS: Final = RunDispatched()
+"""Of a run that did not exist before."""
+
 Pair = tuple[Outcome, Decision | None]
 Queued = tuple[Outcome, Plan, list[QueueStep]]
 
@@ -25,13 +28,14 @@ Queued = tuple[Outcome, Plan, list[QueueStep]]
 class Decider(ABC):
     """Some runs, as far as they have been loaded: `snapshots` and `inputs` by instance id."""
 
-    __slots__ = ("inputs", "new_inputs", "now", "snapshots")
+    __slots__ = ("_begun", "inputs", "new_inputs", "now", "snapshots")
 
     def __init__(self, now: float) -> None:
         self.now = now
         self.snapshots: dict[str, Snapshot] = {}
         self.inputs: dict[str, dict[str, Any]] = {}
         self.new_inputs: dict[str, dict[str, Any]] = {}
+        self._begun: dict[tuple[str, str], Decision] = {}
 
     @abstractmethod
     def _plan(self, workflow_id: str, version: str) -> Plan:
@@ -59,7 +63,10 @@ class Decider(ABC):
         i = snapshot.run.instance_id
         row = snapshot.steps.get(getattr(event, "step", ""))
         try:
-            decision = self._decide_loading(plan, snapshot, event)
+            if event is _BEGINS:
+                decision = self._decide_beginning(plan, snapshot)
+            else:
+                decision = self._decide_loading(plan, snapshot, event)
         except CallerError as error:
             key = plan.workflow_id, plan.version
             return Outcome(i, Verdict.UNKNOWN, str(error), *key, error=error), None
@@ -84,7 +91,8 @@ class Decider(ABC):
                 snapshot = Snapshot(new_run(plan, item.instance_id, self.now), whole=True)
                 self.snapshots[item.instance_id] = snapshot
                 self.inputs[item.instance_id] = self.new_inputs[item.instance_id] = item.inputs
-            elif (snapshot.run.workflow_id, snapshot.run.version) != (item.workflow_id, item.version):
+                return plan, snapshot, _BEGINS
+            if (snapshot.run.workflow_id, snapshot.run.version) != (item.workflow_id, item.version):
                 raise CallerError(f"instance id {item.instance_id!r} belongs to a run of another workflow")
             return plan, snapshot, RunDispatched()
         if snapshot is None or item.workflow_id not in (None, snapshot.run.workflow_id):
@@ -92,6 +100,15 @@ class Decider(ABC):
             raise UnknownRunError(f"no run {item.instance_id!r}{where} is known")
         run = snapshot.run
         return self._plan(run.workflow_id, run.version), snapshot, item.event
+
+    def _decide_beginning(self, plan: Plan, snapshot: Snapshot) -> Decision:
+        """Of many that begin together only the first is decided on: the others are as it is, in half the time."""
+        key = plan.workflow_id, plan.version
+        begun = self._begun.get(key)
+        if begun is not None:
+            return begun.for_run(snapshot.run.instance_id)
+        decision = self._begun[key] = self._decide_loading(plan, snapshot, _BEGINS)
+        return decision
 
     def _decide_loading(self, plan: Plan, snapshot: Snapshot, event: Event) -> Decision:
         i = snapshot.run.instance_id
