@@ -24,7 +24,9 @@ from fuseline.testing.servers import (
     ServerUnavailable,
     find_postgres,
     find_rabbitmq,
+    rabbitmq,
 )
+from fuseline.testing.servers.base import free_ports
 from fuseline.testing.servers.containers import docker_answers, postgres_container, rabbitmq_container
 
 pytestmark = pytest.mark.slow
@@ -72,6 +74,18 @@ def test_a_rabbitmq_that_was_stopped_comes_back_with_its_address_and_its_message
     rabbitmq_server.restart()
     assert rabbitmq_server.url == before
     assert take(before) == b"kept"
+
+
+def test_a_port_that_was_taken_since_it_was_found_free_is_given_up_for_another(
+    rabbitmq_server: PrivateRabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other tests start servers at the same time, and one would fail for no reason of its own."""
+    found = [[rabbitmq_server.port, *free_ports(1)]]
+    monkeypatch.setattr(rabbitmq, "free_ports", lambda count: found.pop() if found else free_ports(count))
+    with PrivateRabbitMQ() as another:
+        assert another.port != rabbitmq_server.port
+        publish(another.url, b"here")
+        assert take(another.url) == b"here"
 
 
 @pytest.mark.fault

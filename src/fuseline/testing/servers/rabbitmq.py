@@ -27,6 +27,8 @@ _PLACES = (
 )
 _AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
 _LOOPBACK_ERLANG = "{127,0,0,1}"
+_MAX_MOVES = 3
+"""Times that a node looks for other ports before its first start is over."""
 
 
 def find_rabbitmq_installation(root: Path | None = None) -> Installation | None:
@@ -71,6 +73,7 @@ class PrivateRabbitMQ(PrivateServer, Administration):
         self._shares_epmd = epmd is not None
         self._node = f"fuseline-{secrets.token_hex(6)}@localhost"
         self._port = self._dist_port = 0
+        self._moves = _MAX_MOVES
 
     @property
     def node(self) -> str:
@@ -124,23 +127,35 @@ class PrivateRabbitMQ(PrivateServer, Administration):
         return tuple(int(number) for number in numbers.groups())
 
     def _prepare(self) -> None:
-        self._port, self._dist_port = free_ports(2)
         outside = self.installation.outside(self.folder)
         for name in ("mnesia", "log", "conf.d"):
             (outside / name).mkdir()
-        lines = [
-            f"listeners.tcp.1 = {LOOPBACK}:{self._port}",
-            "log.file.level = warning",
-            "log.console = false",
-            *self.configuration,
-        ]
-        (outside / "rabbitmq.conf").write_text("".join(f"{line}\n" for line in lines))
+        self._find_ports()
         (outside / "enabled_plugins").write_text("[].\n")
         (outside / "rabbitmq-env.conf").write_text("")
         cookie = outside / ".erlang.cookie"
         cookie.write_text(self._epmd.cookie)
         cookie.chmod(0o400)
         self.give(outside)
+
+    def _find_ports(self) -> None:
+        self._port, self._dist_port = free_ports(2)
+        lines = [
+            f"listeners.tcp.1 = {LOOPBACK}:{self._port}",
+            "log.file.level = warning",
+            "log.console = false",
+            *self.configuration,
+        ]
+        outside = self.installation.outside(self.folder)
+        (outside / "rabbitmq.conf").write_text("".join(f"{line}\n" for line in lines))
+
+    def _may_launch_again(self) -> bool:
+        """Somebody took a port since it was found free. As long as nobody knows the address, it can be another one."""
+        if not self._moves or "eaddrinuse" not in self.log_tail():
+            return False
+        self._moves -= 1
+        self._find_ports()
+        return True
 
     def _environment(self) -> dict[str, str]:
         folder = str(self.folder)
@@ -180,7 +195,10 @@ class PrivateRabbitMQ(PrivateServer, Administration):
     def _answers(self) -> bool:
         # Asking costs an Erlang start, so that the cheap question comes first. It is not enough: the node greets
         # a little before its boot is over, and one that is stopped just then counts as crashed.
-        return self._greets() and self._booted()
+        answers = self._greets() and self._booted()
+        if answers:
+            self._moves = 0
+        return answers
 
     def serves(self) -> bool:
         """Whether it takes clients' connections now."""
