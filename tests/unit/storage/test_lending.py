@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 
@@ -100,6 +101,43 @@ def test_one_that_is_not_as_it_should_be_is_not_used_again(open_lending: Open) -
     lending.give_back(lent)
     assert lent.driver.closed
     assert lending.take() is not lent
+
+
+def test_what_nobody_gave_back_is_not_used_again_as_it_was(open_lending: Open) -> None:
+    """P3: whoever was interrupted has left a transaction on it, which the next one would commit."""
+    lending = open_lending(1)
+    lent = lending.take()
+    driver = lent.driver
+    driver.execute("BEGIN")
+    del lent
+    gc.collect()
+    assert driver.closed
+    fresh = lending.take()
+    assert fresh.driver is not driver
+    fresh.driver.execute("SELECT 1")
+
+
+def test_after_one_was_lost_there_are_no_more_than_before(open_lending: Open) -> None:
+    """P6."""
+    lending = open_lending(2)
+    lost, in_use = lending.take(), lending.take()
+    lost.driver.close()
+    lending.give_back(lost)
+    both = [lending.take(), lending.take()]
+    lending.give_back(in_use)
+    for one in both:
+        lending.give_back(one)
+    assert len(lending._idle) == 2
+    assert in_use not in lending._idle
+
+
+def test_what_the_search_for_garbage_gives_back_waits_for_nobody(open_lending: Open) -> None:
+    """P7: it may begin anywhere, while this same thread has the lock, too."""
+    lending = open_lending(1)
+    lent = lending.take()
+    with lending._lock:
+        lending.give_back(lent)
+    assert lending.take() is lent
 
 
 def test_one_that_lay_idle_for_long_is_tried_first(

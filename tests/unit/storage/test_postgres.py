@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,7 +16,7 @@ from fuseline.errors import CallerError, FatalError, MigrationError, StorageUnav
 from fuseline.model import Status
 from fuseline.storage import PostgresRuntimeStorage
 from fuseline.storage.sql import lending, open_storage, postgres, upgrade
-from fuseline.storage.transaction import Wanted
+from fuseline.storage.transaction import Changes, Wanted
 from fuseline.testing.storage_cases import keep, run_row, step_row
 
 
@@ -122,6 +124,61 @@ def test_a_connection_that_breaks_in_use_is_told_and_replaced(
         break_in_between()
     keep(storage, run_row(instance_id))
     assert storage.read_run_row(instance_id) is not None
+
+
+def test_a_connection_that_was_closed_by_somebody_is_told_as_what_it_means(
+    storage: PostgresRuntimeStorage,
+) -> None:
+    storage.now()
+    storage.lending._idle[-1].driver.close()
+    with pytest.raises(StorageUnavailableError, match="cannot be used"):
+        storage.now()
+    assert storage.now()
+
+
+def _interrupted_after_it(real: Callable[..., Any]) -> Callable[..., Any]:
+    def whole(use: object, *_: object) -> None:
+        real(use)
+        raise KeyboardInterrupt
+
+    return whole
+
+
+def _interrupted_before_it(_real: Callable[..., Any]) -> Callable[..., Any]:
+    def whole(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("place", "interrupted"), [("__enter__", _interrupted_after_it), ("__exit__", _interrupted_before_it)]
+)
+def test_what_was_interrupted_leaves_nothing_for_the_next(
+    postgres_url: str,
+    instance_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    interrupted: Callable[[Any], Any],
+) -> None:
+    """P3: with one connection, wherever Ctrl-C falls."""
+    storage = PostgresRuntimeStorage(postgres_url, pool_size=1)
+
+    def write() -> None:
+        with storage.transaction() as tx:
+            tx.save(Changes(runs=[run_row(instance_id)]))
+            tx.load(Wanted({"nobody"}))
+            raise ValueError("nothing of it may stay")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres._Use, place, interrupted(getattr(postgres._Use, place)))
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    gc.collect()
+    keep(storage, run_row(SystemClock().new_id()))
+    assert storage.now() > 0
+    assert storage.read_run(instance_id) is None
+    storage.close()
 
 
 def cut(storage: PostgresRuntimeStorage) -> None:

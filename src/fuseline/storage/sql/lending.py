@@ -11,7 +11,7 @@ import time
 from typing import Any, Final, cast
 
 import psycopg
-from sqlalchemy import Engine, PoolProxiedConnection
+from sqlalchemy import Engine, Pool, event
 
 from fuseline.storage.sql.pipelining import Prepared, is_unused
 
@@ -20,12 +20,13 @@ IDLE_SECONDS: Final = 1.0
 
 
 class Lent:
-    """A connection, and what is prepared on it."""
+    """A connection, the pool that it is of, and what is prepared on it."""
 
-    __slots__ = ("driver", "prepared", "proxy", "used_at")
+    __slots__ = ("driver", "pool", "prepared", "proxy", "used_at")
 
-    def __init__(self, proxy: PoolProxiedConnection) -> None:
-        self.proxy = proxy
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.proxy = proxy = pool.connect()
         self.driver = cast("psycopg.Connection[Any]", proxy.driver_connection)
         if not self.driver.autocommit:
             self.driver.autocommit = True
@@ -48,10 +49,12 @@ class Lending:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
+        # Python's search for garbage may end an abandoned transaction, and so give back, wherever this thread is.
+        self._lock = threading.RLock()
         self._idle: list[Lent] = []
         self._waiting = 0
         self._is_closed = False
+        event.listen(engine, "checkin", _end_unless_unused)
 
     def take(self) -> Lent:
         """One that nobody uses. Raises the driver's errors, and SQLAlchemy's `TimeoutError` when all are in use for long."""
@@ -74,7 +77,8 @@ class Lending:
             return
         lent.used_at = time.monotonic()
         with self._lock:
-            if not self._waiting and not self._is_closed:
+            # One of a pool that was given up would be one more than there may be.
+            if not self._waiting and not self._is_closed and lent.pool is self._engine.pool:
                 self._idle.append(lent)
                 return
         if self._is_closed:
@@ -95,7 +99,7 @@ class Lending:
             # Under the same lock: what is given back from now on goes to the pool, where this one waits.
             self._waiting += 1
         try:
-            return Lent(self._engine.raw_connection())
+            return Lent(self._engine.pool)
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -111,3 +115,12 @@ class Lending:
         for one in idle:
             one.end()
         self._engine.dispose()
+
+
+def _end_unless_unused(driver: Any, record: Any) -> None:
+    """The pool takes back what nobody gave back, too: of one who was interrupted (Ctrl-C), say, in the middle of anything.
+
+    What he wrote would be committed by who uses the connection next, who would read the answers that were for him.
+    """
+    if driver is not None and (driver.closed or not is_unused(driver)):
+        record.invalidate()

@@ -170,8 +170,9 @@ class _Use:
             raise
         try:
             self._pipeline = Pipeline(lent.driver, lent.prepared, begin=self._begin)
-        except BaseException:
+        except Exception as error:
             lending.give_back(lent)
+            raise_what_it_means(error)
             raise
         self._session = _PostgresSession(self._pipeline)
         return self._session, self._pipeline
