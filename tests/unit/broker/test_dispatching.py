@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from fuseline.amqp.codec import MAX_NESTING, UNBOUNDED, encode
 from fuseline.amqp.wire import Command, read
-from fuseline.broker.dispatching import BYTES_AT_ONCE, RUNS_AT_ONCE, runs_at_once
+from fuseline.broker.dispatching import BYTES_AT_ONCE, RUNS_AT_ONCE, checked_inputs, runs_at_once
 from fuseline.errors import CallerError, InvalidInputsError, InvalidSchemaError
 from fuseline.testing.flows import graph
 
@@ -86,3 +88,26 @@ def test_one_of_many_that_is_wrong_is_named(wrong: Any) -> None:
     """P7."""
     with pytest.raises(InvalidInputsError, match="run 2 of 4: "):
         runs_at_once(SCHEMA, [{}, {}, wrong, {}], ids(4))
+
+
+@pytest.mark.parametrize("beside", ["", "x" * BYTES_AT_ONCE], ids=["small", "large"])
+@pytest.mark.parametrize("lazy", [lambda: (n for n in (1, 2, 3)), lambda: map(int, "123")])
+def test_what_is_there_once_is_taken_once(beside: str, lazy: Callable[[], Any]) -> None:
+    """P7: they would begin with empty lists, and nobody would know."""
+    inputs: list[Any] = [{"rows": lazy(), "beside": beside} for _ in range(2)]
+    runs = [run for part in runs_at_once(SCHEMA, inputs, ids(2)) for run in part]
+    assert [given["rows"] for _, given in runs] == [[1, 2, 3]] * 2
+
+
+def test_any_sequence_will_do() -> None:
+    runs: Any = deque([{}, {"n": 1}])
+    ((_, second),) = runs_at_once(SCHEMA, runs, ids(2))
+    assert second == ("run-1", {"n": 1})
+
+
+def test_one_run_may_nest_as_deep_as_its_own_command_can_be_read() -> None:
+    deepest = MAX_NESTING - 2
+    args = {"instance_id": "i", "inputs": checked_inputs(SCHEMA, nested(deepest))}
+    assert read(Command, encode(Command(name="dispatch", args=args))).args == args
+    with pytest.raises(InvalidInputsError, match="recursion limit"):
+        checked_inputs(SCHEMA, nested(deepest + 1))
