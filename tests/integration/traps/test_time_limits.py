@@ -176,7 +176,7 @@ def test_a_worker_whose_every_place_is_kept_for_good_ends_and_says_why(
 ) -> None:
     """P1: only the end of its process ends such bodies; a service manager starts it again."""
     monkeypatch.setattr("fuseline.worker.places.EXHAUSTED_SECONDS", 0.3)
-    schema = one_step(("timeout", {"seconds": 0.1}))
+    schema = one_step(("timeout", {"seconds": 1.0}))  # the second worker is to end within it
     worker, bodies = party.worker(schema, concurrency=1)
     stubborn_body.into(bodies, "thread")
     assert party.wait(party.broker.dispatch_workflow(schema, {"stubborn": 1})).state is RunStatus.FAILED

@@ -39,6 +39,8 @@ def test_who_comes_next_gets_the_connection_that_was_used_last(open_lending: Ope
     lending.give_back(second)
     assert lending.take() is second
     assert lending.take() is first
+    lending.give_back(first)
+    lending.give_back(second)
 
 
 def test_who_waits_for_the_pool_gets_what_is_given_back(open_lending: Open) -> None:
@@ -54,6 +56,7 @@ def test_who_waits_for_the_pool_gets_what_is_given_back(open_lending: Open) -> N
     waiting.join(4.0)
     assert [one.driver for one in got] == [only.driver]
     assert got[0].prepared is only.prepared  # it knows what is prepared on it
+    lending.give_back(got[0])
 
 
 def test_many_threads_share_a_few_connections(open_lending: Open) -> None:
@@ -92,6 +95,7 @@ def test_one_that_broke_takes_along_those_that_are_as_old(open_lending: Open) ->
     fresh = lending.take()
     assert fresh not in lents
     fresh.driver.execute("SELECT 1")
+    lending.give_back(fresh)
 
 
 def test_one_that_is_not_as_it_should_be_is_not_used_again(open_lending: Open) -> None:
@@ -100,7 +104,9 @@ def test_one_that_is_not_as_it_should_be_is_not_used_again(open_lending: Open) -
     lent.driver.execute("BEGIN")
     lending.give_back(lent)
     assert lent.driver.closed
-    assert lending.take() is not lent
+    fresh = lending.take()
+    assert fresh is not lent
+    lending.give_back(fresh)
 
 
 def test_what_nobody_gave_back_is_not_used_again_as_it_was(open_lending: Open) -> None:
@@ -115,6 +121,7 @@ def test_what_nobody_gave_back_is_not_used_again_as_it_was(open_lending: Open) -
     fresh = lending.take()
     assert fresh.driver is not driver
     fresh.driver.execute("SELECT 1")
+    lending.give_back(fresh)
 
 
 def test_after_one_was_lost_there_are_no_more_than_before(open_lending: Open) -> None:
@@ -138,6 +145,7 @@ def test_what_the_search_for_garbage_gives_back_waits_for_nobody(open_lending: O
     with lending._lock:
         lending.give_back(lent)
     assert lending.take() is lent
+    lending.give_back(lent)
 
 
 def test_one_that_lay_idle_for_long_is_tried_first(
@@ -151,6 +159,7 @@ def test_one_that_lay_idle_for_long_is_tried_first(
     fresh = lending.take()
     assert fresh is not lent
     fresh.driver.execute("SELECT 1")
+    lending.give_back(fresh)
 
 
 def test_after_the_end_nothing_is_kept(open_lending: Open) -> None:
@@ -172,3 +181,4 @@ def test_all_in_use_for_long_is_an_error(open_lending: Open, monkeypatch: pytest
             lending.take()
     lending.give_back(only)
     assert lending.take() is only
+    lending.give_back(only)
