@@ -135,7 +135,7 @@ def test_after_one_was_lost_there_are_no_more_than_before(open_lending: Open) ->
     for one in both:
         lending.give_back(one)
     assert len(lending._idle) == 2
-    assert in_use not in lending._idle
+    assert in_use.driver.closed
 
 
 def test_what_the_search_for_garbage_gives_back_waits_for_nobody(open_lending: Open) -> None:

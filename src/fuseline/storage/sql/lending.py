@@ -78,13 +78,14 @@ class Lending:
         lent.used_at = time.monotonic()
         with self._lock:
             # One of a pool that was given up would be one more than there may be.
-            if not self._waiting and not self._is_closed and lent.pool is self._engine.pool:
+            is_welcome = not self._is_closed and lent.pool is self._engine.pool
+            if is_welcome and not self._waiting:
                 self._idle.append(lent)
                 return
-        if self._is_closed:
-            lent.end()
-        else:
+        if is_welcome:
             lent.go_home()
+        else:
+            lent.end()
 
     def close(self) -> None:
         """End what is idle; the others are ended when they are given back."""
