@@ -49,11 +49,11 @@ class Asking:
         """The answers to several, a few of which are under way at once; all are encoded before the first is sent.
 
         `first_alone`: the others wait for its answer, as they build on it. Raises the first error in their order. What was
-        sent by then may take effect, what comes after it is not sent.
+        sent by then may take effect, what comes after it is not sent. How deep they nest is looked at in the first one: what
+        the others have beside that must have been looked at before, as the inputs of runs are.
         """
         waiting: deque[Callable[[], Delivery]] = deque()
         answers: list[Any] = []
-        # How deep the first one nests says it of all: of runs the inputs were looked at before.
         bodies = [self._body(name, args) for args in each[:1]]
         bodies += [self._body(name, args, codec.UNBOUNDED) for args in each[1:]]
         for body in bodies:

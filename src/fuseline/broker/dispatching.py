@@ -26,11 +26,7 @@ Run = tuple[str, dict[str, Any]]
 
 def checked_inputs(workflow: WorkflowSchema, inputs: dict[str, Any]) -> dict[str, Any]:
     """The inputs as JSON has them. Raises `InvalidInputsError` naming the place of what does not fit."""
-    try:
-        plain: dict[str, Any] = _parsed(codec.encode(inputs, nesting=codec.UNBOUNDED), _LEVELS_OF_ONE)
-    except InvalidMessageError as error:
-        raise InvalidInputsError(f"inputs of workflow {workflow.workflow_id!r}: {error}") from error
-    return validate_inputs(workflow, plain)
+    return validate_inputs(workflow, _plain_one(workflow, inputs, _LEVELS_OF_ONE))
 
 
 def runs_at_once(
@@ -84,13 +80,19 @@ def _plain(
     except InvalidMessageError as error:
         for place, one in zip(places, inputs, strict=True):
             try:
-                _parsed(codec.encode(one or {}, nesting=codec.UNBOUNDED), levels=_LEVELS)
-            except InvalidMessageError as found:
-                raise InvalidInputsError(
-                    f"run {place} of {count}: inputs of workflow {workflow.workflow_id!r}: {found}"
-                ) from found
+                _plain_one(workflow, one or {}, _LEVELS)
+            except InvalidInputsError as found:
+                raise InvalidInputsError(f"run {place} of {count}: {found}") from found
         raise InvalidInputsError(f"inputs of workflow {workflow.workflow_id!r}: {error}") from error
     return plain, len(body)
+
+
+def _plain_one(workflow: WorkflowSchema, inputs: dict[str, Any], levels: int) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = _parsed(codec.encode(inputs, nesting=codec.UNBOUNDED), levels)
+    except InvalidMessageError as error:
+        raise InvalidInputsError(f"inputs of workflow {workflow.workflow_id!r}: {error}") from error
+    return plain
 
 
 def _cut(runs: Sequence[Run]) -> Iterator[list[Run]]:

@@ -31,6 +31,14 @@ def open_lending(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
         one.close()
 
 
+def use_another(lending: Lending, *than: Lent) -> None:
+    """The next one is none of those, and can be used."""
+    fresh = lending.take()
+    assert fresh not in than
+    fresh.driver.execute("SELECT 1")
+    lending.give_back(fresh)
+
+
 def test_who_comes_next_gets_the_connection_that_was_used_last(open_lending: Open) -> None:
     lending = open_lending(3)
     first, second = lending.take(), lending.take()
@@ -92,10 +100,7 @@ def test_one_that_broke_takes_along_those_that_are_as_old(open_lending: Open) ->
     lents[2].driver.close()
     lending.give_back(lents[2])
     assert all(lent.driver.closed for lent in lents)
-    fresh = lending.take()
-    assert fresh not in lents
-    fresh.driver.execute("SELECT 1")
-    lending.give_back(fresh)
+    use_another(lending, *lents)
 
 
 def test_one_that_is_not_as_it_should_be_is_not_used_again(open_lending: Open) -> None:
@@ -104,9 +109,7 @@ def test_one_that_is_not_as_it_should_be_is_not_used_again(open_lending: Open) -
     lent.driver.execute("BEGIN")
     lending.give_back(lent)
     assert lent.driver.closed
-    fresh = lending.take()
-    assert fresh is not lent
-    lending.give_back(fresh)
+    use_another(lending, lent)
 
 
 def test_what_nobody_gave_back_is_not_used_again_as_it_was(open_lending: Open) -> None:
@@ -156,10 +159,7 @@ def test_one_that_lay_idle_for_long_is_tried_first(
     lending.give_back(lent)
     lent.driver.close()
     monkeypatch.setattr(lending_module, "IDLE_SECONDS", 0.0)
-    fresh = lending.take()
-    assert fresh is not lent
-    fresh.driver.execute("SELECT 1")
-    lending.give_back(fresh)
+    use_another(lending, lent)
 
 
 def test_after_the_end_nothing_is_kept(open_lending: Open) -> None:

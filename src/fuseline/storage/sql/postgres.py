@@ -152,7 +152,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
 class _Use:
     """A session on a connection of its own, which goes back at the end. Raises the driver's errors as what they mean.
 
-    Not made of a generator: there are four of these to a lone run's hop, and each costs as much as what it does.
+    Not made of generators: three of them, one within the other, cost a lone report more than what they did.
     """
 
     __slots__ = ("_begin", "_lent", "_pipeline", "_session", "_storage")
