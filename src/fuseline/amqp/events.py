@@ -67,7 +67,7 @@ class EventStream:
         self._urls = addresses(urls)
         self._parameters = [parameters_of(url, "events", limits) for url in self._urls]
         self._topology = topology
-        self._pattern = topology.events_pattern(workflow_id, instance_id, event)
+        self._patterns = topology.events_patterns(workflow_id, instance_id, event)
         self._observer = observer
         self._deadline_seconds = deadline_seconds
         self._clock = clock or SystemClock()
@@ -152,7 +152,8 @@ class EventStream:
             queue = await channel.declare_queue(
                 name, exclusive=True, auto_delete=True, arguments={"x-max-length": _MAX_WAITING}
             )
-            await queue.bind(self._topology.events_exchange, self._pattern)
+            for pattern in self._patterns:
+                await queue.bind(self._topology.events_exchange, pattern)
             await queue.consume(self._received)
             if subscribed.is_set():
                 self._inbox.put_nowait(None)

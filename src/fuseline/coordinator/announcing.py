@@ -5,13 +5,16 @@ coordinator a good part of its speed. So the events of a moment (50 ms, many hop
 nobody has listened lately) are asked for together: one empty message, a probe, with all of their keys. RabbitMQ returns it
 when no queue is bound for any of them, and then none is sent; else all are. The keys travel as `BCC`, which RabbitMQ takes
 away before a listener gets the probe: nobody learns of runs that he may not watch.
+
+Where nobody has listened lately not even that is asked, for each run has keys of its own: only whether anybody listens to
+any run, by a few keys without one (`Topology.events_patterns`; ADR 0015).
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,14 +32,14 @@ GATHER_SECONDS: Final = 0.05
 """How long an event may wait for others: a probe for each hop of a lone run would be a third of its messages."""
 QUIET_GATHER_SECONDS: Final = 0.25
 """The same where nobody has listened for `HEARD_SECONDS`. A busy coordinator has thousands of events in that time, of a few
-hundred runs: RabbitMQ looks for listeners once for each kind of event of a run, and not at each of its steps."""
+kinds: RabbitMQ looks for listeners once for each kind of event of a workflow."""
 HEARD_SECONDS: Final = 60.0
 EVENTS_AT_ONCE: Final = 10_000
 """More than this do not wait (P6)."""
 KEYS_AT_ONCE: Final = 250
 """Keys of one probe, roughly, for those of a run stay together: they go into one frame of headers."""
 MAX_PROBES: Final = 50
-"""Probes under way; further events are dropped (P6): they are for watching, and RabbitMQ is not well then."""
+"""Moments and probes that wait for answers; further events are dropped (P6): they are for watching, and RabbitMQ is not well then."""
 PUBLISH_SECONDS: Final = 20.0
 
 
@@ -57,6 +60,15 @@ class _Asked:
     is_heard: bool | None = None
 
 
+@dataclass(slots=True)
+class _Moment:
+    """The events of a moment, and whether anybody listens to any run at all. `unanswered`: probes about that."""
+
+    runs: dict[_Run, _Told]
+    is_heard: bool = False
+    unanswered: int = 0
+
+
 class Announcer:
     """Publishes on one link, in order, and waits for nobody."""
 
@@ -66,8 +78,13 @@ class Announcer:
         self._clock = clock
         self._gathered: dict[_Run, _Told] = {}
         self._count = 0  # of events in it
+        self._moments: deque[_Moment] = deque()
         self._asked: deque[_Asked] = deque()
         self._quiet_from = 0.0
+
+    @property
+    def _is_quiet(self) -> bool:
+        return self._clock.monotonic() >= self._quiet_from
 
     def tell(self, outcome: Outcome) -> None:
         """Have the outcome's notices told, soon."""
@@ -75,10 +92,9 @@ class Announcer:
         if not notices:
             return
         if not self._gathered:
-            if len(self._asked) >= MAX_PROBES:
+            if len(self._moments) + len(self._asked) >= MAX_PROBES:
                 return
-            is_quiet = self._clock.monotonic() >= self._quiet_from
-            self._link.call_later(QUIET_GATHER_SECONDS if is_quiet else GATHER_SECONDS, self._ask)
+            self._link.call_later(QUIET_GATHER_SECONDS if self._is_quiet else GATHER_SECONDS, self._ask)
         run = (outcome.workflow_id, outcome.version, outcome.instance_id)
         told = self._gathered.get(run)
         if told is None:
@@ -93,24 +109,73 @@ class Announcer:
 
         Where somebody has listened lately all of them are told, whoever may be listening still.
         """
-        if self._clock.monotonic() < self._quiet_from:
-            for asked in self._asked:
-                asked.is_heard = asked.is_heard is not False
-            self._tell_decided()
-            for asked in self._taken():
-                self._tell_all(asked)
-        else:
+        if self._is_quiet:
             self._ask()
+            return
+        for asked in self._asked:
+            asked.is_heard = asked.is_heard is not False
+        self._tell_decided()
+        moments = [moment.runs for moment in self._moments] + [self._take()]
+        self._moments.clear()
+        for runs in moments:
+            self._tell_all(runs.items())
+
+    def _take(self) -> dict[_Run, _Told]:
+        gathered, self._gathered, self._count = self._gathered, {}, 0
+        return gathered
 
     def _ask(self) -> None:
-        for asked in self._taken():
-            self._probe(asked)
+        """Whether anybody listens to any run, or where somebody did lately, to these."""
+        runs = self._take()
+        if not runs:
+            return
+        moment = _Moment(runs, is_heard=not self._is_quiet)
+        self._moments.append(moment)
+        if moment.is_heard:
+            self._ask_of_runs()
+            return
+        keys = self._keys_of_any(runs)
+        parts = [keys[first : first + KEYS_AT_ONCE] for first in range(0, len(keys), KEYS_AT_ONCE)]
+        moment.unanswered = len(parts)
 
-    def _taken(self) -> Iterator[_Asked]:
-        """What was gathered, in parts for a probe each."""
-        gathered, self._gathered, self._count = self._gathered, {}, 0
+        def answered(error: FuselineError | None) -> None:
+            moment.unanswered -= 1
+            if error is None:
+                moment.is_heard = True
+                self._somebody_listens()
+            self._ask_of_runs()
+
+        for part in parts:
+            self._probe(part, answered)
+
+    def _keys_of_any(self, runs: Mapping[_Run, _Told]) -> list[str]:
+        """Each kind of event of each workflow, once: a moment has thousands of events, and a few of these."""
+        kinds: dict[str, dict[str, None]] = {}
+        for (workflow_id, _, _), told in runs.items():
+            of_workflow = kinds.get(workflow_id)
+            if of_workflow is None:
+                of_workflow = kinds[workflow_id] = {}
+            for _, notices in told:
+                for notice in notices:
+                    of_workflow[notice.kind] = None
+        return [
+            self._topology.any_run_key(workflow_id, kind)
+            for workflow_id, of_workflow in kinds.items()
+            for kind in of_workflow
+        ]
+
+    def _ask_of_runs(self) -> None:
+        """In the order of the moments, whatever order the answers come in."""
+        while self._moments and (self._moments[0].is_heard or not self._moments[0].unanswered):
+            moment = self._moments.popleft()
+            if moment.is_heard:
+                for asked in self._parts(moment.runs):
+                    self._ask_of(asked)
+
+    def _parts(self, runs: Mapping[_Run, _Told]) -> Iterator[_Asked]:
+        """In parts for a probe each."""
         asked = _Asked()
-        for run, told in gathered.items():
+        for run, told in runs.items():
             prefix = self._topology.events_prefix(run[0], run[2])
             # Once each: a run has thousands of events, and a few kinds of them.
             kinds = dict.fromkeys([notice.kind for _, notices in told for notice in notices])
@@ -122,16 +187,22 @@ class Announcer:
         if asked.keys:
             yield asked
 
-    def _probe(self, asked: _Asked) -> None:
+    def _ask_of(self, asked: _Asked) -> None:
         self._asked.append(asked)
 
         def answered(error: FuselineError | None) -> None:
             asked.is_heard = error is None
             if asked.is_heard:
-                self._quiet_from = self._clock.monotonic() + HEARD_SECONDS
+                self._somebody_listens()
             self._tell_decided()
 
-        first, *others = asked.keys
+        self._probe(asked.keys, answered)
+
+    def _somebody_listens(self) -> None:
+        self._quiet_from = self._clock.monotonic() + HEARD_SECONDS
+
+    def _probe(self, keys: Sequence[str], answered: Callable[[FuselineError | None], None]) -> None:
+        first, *others = keys
         self._publish(first, b"{}", codec.PROBE, None, answered, headers={"BCC": others} if others else None)
 
     def _tell_decided(self) -> None:
@@ -139,10 +210,10 @@ class Announcer:
         while self._asked and self._asked[0].is_heard is not None:
             asked = self._asked.popleft()
             if asked.is_heard:
-                self._tell_all(asked)
+                self._tell_all(asked.runs)
 
-    def _tell_all(self, asked: _Asked) -> None:
-        for run, told in asked.runs:
+    def _tell_all(self, runs: Iterable[tuple[_Run, _Told]]) -> None:
+        for run, told in runs:
             prefix = self._topology.events_prefix(run[0], run[2])
             for at, notices in told:
                 for notice in notices:

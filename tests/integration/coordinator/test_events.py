@@ -23,7 +23,7 @@ def test_who_watches_one_run_misses_nothing_of_it_for_others_that_nobody_watches
     schema = graph("watched", {"a": ["b"]})
     worker = Player(broker, broker.register_worker([schema]), SECONDS)
     run = secrets.token_hex(16)
-    pattern = topology.events_pattern(instance_id=run)
+    pattern = topology.events_patterns(instance_id=run)
     watchers = PrivateQueue(f"{topology.prefix}.observers.test", ((topology.events_exchange, pattern),))
     with BackgroundLink(amqp_url, name="watcher") as link:
         taker = Taker(link, watchers, ack=True)
