@@ -21,6 +21,7 @@ BROKEN = {
     "ack-before-confirm": ("P4",),
     "join-counted-twice": ("P2", "P3"),
     "lease-never-expired": ("P1",),
+    "lost-commit-forgotten": ("P1", "P4"),
     "memory-believed": ("P1", "P2", "P3", "P4", "P5", "P6"),
     "no-dead-path-elimination": ("P1",),
     "no-fencing": ("P2", "P3", "P5"),

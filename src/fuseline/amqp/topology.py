@@ -41,8 +41,8 @@ DEFAULT_EXCHANGE: Final = ""
 """Routes by queue name or reply address."""
 
 ANY_RUN: Final = "?"
-"""In an event's key in the place of a run; no encoded id is this. A coordinator asks with it, and whoever names a run binds it
-too."""
+"""In an event's key in the place of a run; no encoded id is this. A coordinator asks with it, and whoever names a run
+binds it too."""
 
 # Redeliveries of one assignment after which it goes to the dead queue. RabbitMQ 3.10 has no limit of its own, 4.x has
 # this one. Restarts of workers count too, so it is generous; the coordinator may call a step poison earlier.

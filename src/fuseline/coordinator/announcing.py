@@ -39,7 +39,8 @@ EVENTS_AT_ONCE: Final = 10_000
 KEYS_AT_ONCE: Final = 250
 """Keys of one probe, roughly, for those of a run stay together: they go into one frame of headers."""
 MAX_PROBES: Final = 50
-"""Moments and probes that wait for answers; further events are dropped (P6): they are for watching, and RabbitMQ is not well then."""
+"""Moments and probes that wait for answers; further events are dropped (P6): they are for watching, and RabbitMQ is not
+well then."""
 PUBLISH_SECONDS: Final = 20.0
 
 

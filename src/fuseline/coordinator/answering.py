@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -184,13 +184,33 @@ class Answering:
             self._declared.ensure(key, partial(self._dispatch_declared, one))
 
     def _apply(self, ready: _Together) -> None:
+        """Where there are many, the commit is not waited for: `Pipeline.finish` does that."""
         if not ready.items:
             return
+        for _, ticket in ready.commands:
+            ticket.expect()
+        done, lost = partial(self._applied, ready), partial(self._not_applied, ready)
         try:
-            self._pipeline.run(ready.items, ready.tickets)
+            if len(ready.items) > self._pipeline.few:
+                self._pipeline.begin(ready.items, done, lost)
+            else:
+                done(self._pipeline.apply(ready.items))
         except StorageUnavailableError as error:
-            self._storage_lost(ready.commands, error)
+            lost(error)
         self._on_applied()  # rows were saved, and some of them may be due soon
+
+    def _applied(self, ready: _Together, outcomes: Sequence[Outcome]) -> None:
+        self._pipeline.carry_out_all(ready.items, outcomes, ready.tickets)
+        self._let_go(ready)
+
+    def _not_applied(self, ready: _Together, error: StorageUnavailableError) -> None:
+        self._storage_lost(ready.commands, error)
+        self._let_go(ready)
+
+    @staticmethod
+    def _let_go(ready: _Together) -> None:
+        for _, ticket in ready.commands:
+            ticket.done()
 
     def _storage_lost(self, commands: list[tuple[Delivery, Ticket]], error: StorageUnavailableError) -> None:
         self._on_storage_lost(error)

@@ -28,7 +28,7 @@ from fuseline.coordinator.hearing import Hearing
 from fuseline.coordinator.intake import Intake
 from fuseline.coordinator.mending import Mending
 from fuseline.coordinator.outbox import Outbox
-from fuseline.coordinator.pipeline import Pipeline
+from fuseline.coordinator.pipeline import FEW, Pipeline
 from fuseline.coordinator.reading import Source
 from fuseline.coordinator.recording import Recording
 from fuseline.coordinator.timers import Timers
@@ -56,7 +56,7 @@ WORK_SECONDS = 1.0
 class Coordinator:
     """Serves one topology with one storage until `stop`. Several may share a PostgreSQL database.
 
-    `loop` is for simulations: what stands in for the loop, and so for RabbitMQ.
+    `loop` is for simulations: what stands in for the loop, and so for RabbitMQ. So is `few`: see `Pipeline`.
     Raises `SecondCoordinatorError` from `run` when the storage admits no other, `TopologyError` when RabbitMQ has an
     exchange or queue of ours with other arguments.
     """
@@ -73,6 +73,7 @@ class Coordinator:
         notifier: Notifier | None = None,
         on_ready: Callable[[], None] | None = None,
         loop: SelectLoop | None = None,
+        few: int = FEW,
     ) -> None:
         self.clock = clock or SteadyClock()
         self.coordinator_id = f"{socket.gethostname()}-{os.getpid()}-{self.clock.new_id()[-6:]}"
@@ -96,7 +97,7 @@ class Coordinator:
         self._declared = Declared(self._link, self.topology)
         self._mending = Mending(self._link, self._declared, self.topology, self.clock, self._link_that_asks)
         self._outbox = Outbox(self._link, self.topology, self.clock, self._declared.again, self._mending.mend)
-        self._pipeline = Pipeline(self.ledger, self._outbox, self._book)
+        self._pipeline = Pipeline(self.ledger, self._outbox, self._book, few)
         self._answering = Answering(
             Commands(self.ledger, storage, self.clock),
             self._pipeline,
@@ -114,16 +115,17 @@ class Coordinator:
             self._book,
             self.topology,
             self._wait_for_storage,
-            lambda: any(len(source.intake) for source in self._reports or ()),
+            self._is_catching_up,
             self._hearing.ask,
         )
         self._pipeline.on_failed = self._look_at_timers
         early = EarlyReports(self._pipeline, self._outbox, self._link.call_later, self._look_at_timers)
-        self._recording = Recording(self._pipeline, self._outbox, early)
+        self._recording = Recording(self._pipeline, self._outbox, early, self._wait_for_storage)
         self._reports: list[Source] | None = None
         self._asked: Intake | None = None
         self._beats: list[Delivery] = []
         self._storage_retry: Timer | None = None
+        self._finishing: Timer | None = None
         self._storage_delay = STORAGE_RETRY_SECONDS[0]
         self._storage_lost_at: float | None = None
         self._stopping = self._is_declaring = False
@@ -164,6 +166,7 @@ class Coordinator:
         self._stopping = True
         self._notifier.stopping()
         log.info("stopping")
+        self._pipeline.finish()
         for source in self._reports or ():
             source.intake.cancel()
         if self._asked is not None:
@@ -255,12 +258,22 @@ class Coordinator:
             if self.clock.monotonic() > until:
                 self._link.call_later(0.0, self._flush)
                 break
-            try:
-                if not self._recording.record(self._reports, self._batch):
-                    break
-            except StorageUnavailableError as error:
-                self._wait_for_storage(error)
+            if not self._recording.record(self._reports, self._batch):
+                break
+        self._finish_soon()
         self._timers.look()
+
+    def _finish_soon(self) -> None:
+        """What is under way waits for storage: what has arrived by now is read, and begun, before that."""
+        if self._pipeline.is_under_way and self._finishing is None:
+            self._finishing = self._link.call_later(0.0, self._finish)
+
+    def _finish(self) -> None:
+        self._finishing = None
+        self._pipeline.finish()
+
+    def _is_catching_up(self) -> bool:
+        return self._recording.is_behind or any(len(source.intake) for source in self._reports or ())
 
     def _wait_for_storage(self, error: StorageUnavailableError) -> None:
         """Take nothing more until storage is back: the messages wait in RabbitMQ, the workers go on."""
@@ -304,9 +317,10 @@ class Coordinator:
         while self._storage_retry is None and not self._stopping:
             if is_enough():
                 self._link.call_later(0.0, self._answer)
-                return
+                break
             if not self._answering.answer(self._asked, self._batch, is_enough):
-                return
+                break
+        self._finish_soon()
 
     # ---- heartbeats, timers, housekeeping
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from fuseline.amqp.wire import ControlKind, ControlNotice
 from fuseline.coordinator.outbox import Outbox
@@ -25,11 +25,14 @@ from fuseline.errors import (
     RetryableError,
     StorageUnavailableError,
 )
-from fuseline.ledger import Dispatch, Ledger, Occurrence, Outcome
+from fuseline.ledger import Begun, Dispatch, Ledger, Occurrence, Outcome
 from fuseline.model.messages import Cause, StepAssignment, StepError
 from fuseline.model.status import Status
 
 log = logging.getLogger(__name__)
+
+FEW: Final = 20
+"""The commit of so many items is best waited for at once: most come alone, and somebody waits for what they make ready."""
 
 
 @dataclass(slots=True)
@@ -49,10 +52,26 @@ def as_redelivered(what: Dispatch | Occurrence) -> Dispatch | Occurrence:
     return what
 
 
-class Pipeline:
-    """Applies items and carries out what follows from them."""
+@dataclass(slots=True)
+class _UnderWay:
+    """A batch that is decided on, and whose commit is awaited. `runs`: those that it is about."""
 
-    def __init__(self, ledger: Ledger, outbox: Outbox, book: WorkerBook) -> None:
+    items: Sequence[Item]
+    runs: frozenset[str]
+    begun: Begun
+    on_done: Callable[[Sequence[Outcome]], None]
+    on_lost: Callable[[StorageUnavailableError], None]
+    meanwhile: Callable[[], bool] | None
+
+
+class Pipeline:
+    """Applies items and carries out what follows from them.
+
+    One batch may be under way: storage commits it while the next one is read and decided on, about other runs (ADR 0016).
+    """
+
+    def __init__(self, ledger: Ledger, outbox: Outbox, book: WorkerBook, few: int = FEW) -> None:
+        """`few`: the commit of so many items is waited for at once."""
         self._ledger = ledger
         self._outbox = outbox
         outbox.on_refused = self._cannot_be_sent
@@ -60,42 +79,117 @@ class Pipeline:
         self.on_failed: Callable[[], None] = _nothing
         """Called when steps have failed whose assignment cannot be sent: rows were saved, and some may be due soon."""
         self.overtaking = Overtaking()
+        self.few = few
+        self._under_way: _UnderWay | None = None
 
     @property
     def is_behind(self) -> bool:
         """Whether more assignments wait to be published than may be under way."""
         return self._outbox.is_behind
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a batch waits for its commit."""
+        return self._under_way is not None
+
     def run(self, items: Sequence[Item], tickets: Sequence[Ticket | None]) -> None:
         """Apply all, then publish; each item's ticket waits for what the item brought about.
 
         Raises `StorageUnavailableError` with nothing done: call again later.
         """
-        for item, outcome, ticket in zip(items, self.apply(items), tickets, strict=True):
+        self.carry_out_all(items, self.apply(items), tickets)
+
+    def carry_out_all(
+        self, items: Sequence[Item], outcomes: Sequence[Outcome], tickets: Sequence[Ticket | None]
+    ) -> None:
+        """Publish what committed outcomes, one an item, ask for."""
+        for item, outcome, ticket in zip(items, outcomes, tickets, strict=True):
             self.carry_out(item, outcome, ticket)
+
+    def begin(
+        self,
+        items: Sequence[Item],
+        on_done: Callable[[Sequence[Outcome]], None],
+        on_lost: Callable[[StorageUnavailableError], None],
+        meanwhile: Callable[[], bool] | None = None,
+    ) -> None:
+        """As `apply`, without waiting for the commit; then finish what was under way before.
+
+        One of the two is called when the next batch begins, when somebody applies something, or at `finish`: `on_done` with
+        the outcomes, for who carries them out, `on_lost` when nobody knows whether it is recorded. Raises
+        `StorageUnavailableError` with nothing done, and what was under way finished.
+        """
+        runs = frozenset([item.what.instance_id for item in items])
+        if self._under_way is not None and not runs.isdisjoint(self._under_way.runs):
+            self.finish()
+        before, self._under_way = self._under_way, None
+        try:
+            begun = self._begin(items)
+        except FuselineError:
+            if before is not None:
+                self._finish(before)
+            raise
+        if before is not None:
+            self._finish(before)
+        self._under_way = _UnderWay(items, runs, begun, on_done, on_lost, meanwhile)
+
+    def finish(self) -> None:
+        """Wait for what is under way, if anything is."""
+        one, self._under_way = self._under_way, None
+        if one is not None:
+            self._finish(one)
+
+    def _finish(self, one: _UnderWay) -> None:
+        try:
+            outcomes = self._outcomes(one)
+        except StorageUnavailableError as error:
+            one.on_lost(error)
+        else:
+            one.on_done(outcomes)
+
+    def _begin(self, items: Sequence[Item]) -> Begun:
+        doubts = self._ledger.doubts
+        try:
+            return self._ledger.begin([item.what for item in items])
+        except (RetryableError, FatalError):
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `apply`
+            return Begun(self._apply_otherwise(items, error, in_doubt=self._ledger.doubts > doubts))
+
+    def _outcomes(self, one: _UnderWay) -> list[Outcome]:
+        try:
+            return one.begun.finish(one.meanwhile)
+        except (RetryableError, FatalError):
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `apply`
+            return self._apply_otherwise(one.items, error, in_doubt=not isinstance(error, CallerError))
 
     def apply(self, items: Sequence[Item], meanwhile: Callable[[], bool] | None = None) -> list[Outcome]:
         """One transaction for all; one by one when an item breaks it, so that it harms no other.
 
-        `meanwhile`: see `Transaction`.
+        What is under way is finished first. `meanwhile`: see `Transaction`.
         """
+        self.finish()
         doubts = self._ledger.doubts
         try:
             return self._ledger.apply([item.what for item in items], meanwhile=meanwhile)
         except (RetryableError, FatalError):
             raise
         except Exception as error:  # noqa: BLE001 - one broken item must not stop all runs; it is logged or parked
-            if self._ledger.doubts > doubts:
-                # It may be committed. Then it is recorded already, what it queued has to go out (P4), and who holds what
-                # it took is not to be told to stop (P5).
-                again = [replace(item, what=as_redelivered(item.what)) for item in items]
-                if [one.what for one in again] != [one.what for one in items]:
-                    log.warning("a batch of %d failed as it was committed, once more: %s", len(items), error)
-                    return self.apply(again)
-            if len(items) > 1:
-                log.warning("a batch of %d failed, taking its items one by one: %s", len(items), error)
-                return [outcome for item in items for outcome in self.apply([item])]
-            return [self._apply_broken(items[0], error)]
+            return self._apply_otherwise(items, error, in_doubt=self._ledger.doubts > doubts)
+
+    def _apply_otherwise(self, items: Sequence[Item], error: Exception, *, in_doubt: bool) -> list[Outcome]:
+        """What could not be applied as it is. `in_doubt`: it may be recorded all the same."""
+        if in_doubt:
+            # Then what it queued has to go out (P4), and who holds what it took is not to be told to stop (P5).
+            again = [replace(item, what=as_redelivered(item.what)) for item in items]
+            if [one.what for one in again] != [one.what for one in items]:
+                log.warning("a batch of %d failed as it was committed, once more: %s", len(items), error)
+                return self.apply(again)
+        if len(items) > 1:
+            log.warning("a batch of %d failed, taking its items one by one: %s", len(items), error)
+            return [outcome for item in items for outcome in self.apply([item])]
+        return [self._apply_broken(items[0], error)]
 
     def _apply_broken(self, item: Item, error: Exception) -> Outcome:
         """An item that cannot be saved. A report of it becomes a failure of its step, so that the run goes on (P1)."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from typing import TypeAlias
 
 from fuseline.amqp.consuming import Delivery, Line
@@ -11,7 +13,7 @@ from fuseline.coordinator.bundles import together
 from fuseline.coordinator.decoding import by_itself
 from fuseline.coordinator.early import EarlyReports
 from fuseline.coordinator.outbox import Outbox
-from fuseline.coordinator.pipeline import Item, Pipeline, expecting
+from fuseline.coordinator.pipeline import Item, Pipeline, as_redelivered, expecting
 from fuseline.coordinator.reading import Reading, Source, Taken
 from fuseline.coordinator.settle import Ticket
 from fuseline.engine.effects import Verdict
@@ -24,47 +26,108 @@ _Refusal: TypeAlias = "tuple[Delivery, str, Callable[[], None]]"
 """(the message, why, what to call when it is safe)."""
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Deliveries that were taken up together. `tickets`: of each source one, or None; `owners`: whose each item is."""
+
+    items: list[Item]
+    owners: list[tuple[int, Delivery]]
+    parked: list[_Parked]
+    tickets: list[Ticket | None]
+
+
 class Recording:
     """Decodes, applies, publishes, and lets the deliveries go when all of it is safe."""
 
-    def __init__(self, pipeline: Pipeline, outbox: Outbox, early: EarlyReports) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        outbox: Outbox,
+        early: EarlyReports,
+        on_storage_lost: Callable[[StorageUnavailableError], None],
+    ) -> None:
+        """`on_storage_lost`: what was taken up is kept, and recorded once more when storage is back."""
         self._pipeline = pipeline
         self._outbox = outbox
         self._early = early
+        self._on_storage_lost = on_storage_lost
         self._reading = Reading()
+        self._kept: list[_Batch] = []
         self._refusals: list[_Refusal] | None = None
         """What is refused while a batch is carried out, which is parked at its end."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something that was taken up waits for storage to come back."""
+        return bool(self._kept)
 
     def record(self, sources: Sequence[Source], limit: int) -> bool:
         """Up to `limit` messages of each source (reports that came in one count each); False when there are none.
 
-        Raises `StorageUnavailableError` with the messages still in their inboxes.
+        Where there are many, the commit is not waited for: `Pipeline.finish` does that.
         """
+        if self._kept:
+            return self._record_kept()
         taken = [(source, source.intake.peek(limit)) for source in sources]
         items, owners, parked = self._decoded(taken)
         if not items and not parked:
             return False
-        try:
-            ahead = self._reading.ahead_of(taken, limit)
-            outcomes = self._pipeline.apply(items, ahead) if items else []
-        except StorageUnavailableError:
-            # The answer to the commit may be all that was lost. Then these are recorded already when they are taken up
-            # again, and what they had queued is still to be sent out.
-            for _, deliveries in taken:
-                for delivery in deliveries:
-                    delivery.redelivered = True
-            raise
         tickets: list[Ticket | None] = [None] * len(taken)
         for index, (source, deliveries) in enumerate(taken):
             if deliveries:
                 source.intake.take(deliveries)
                 tickets[index] = source.intake.settler.open(deliveries)
+        batch = _Batch(items, owners, parked, tickets)
+        ahead = self._reading.ahead_of([(source, []) for source in sources], limit)
+        if len(items) > self._pipeline.few:
+            done, lost = partial(self._carry_out, batch), partial(self._keep, batch)
+            try:
+                self._pipeline.begin(items, done, lost, ahead)
+            except StorageUnavailableError as error:
+                self._keep(batch, error)
+            return True
+        try:
+            outcomes = self._pipeline.apply(items, ahead) if items else []
+        except StorageUnavailableError as error:
+            self._keep(batch, error)
+            return True
+        self._carry_out(batch, outcomes)
+        return True
+
+    def _keep(self, batch: _Batch, error: StorageUnavailableError) -> None:
+        """The answer to the commit may be all that was lost. Then these are recorded already when they are applied again,
+        and what they had queued is still to be sent out. Their tickets stay open: nothing behind them is let go before.
+        """
+        for item in batch.items:
+            item.what = as_redelivered(item.what)
+        self._kept.append(batch)
+        self._on_storage_lost(error)
+
+    def _record_kept(self) -> bool:
+        batch = self._kept.pop(0)
+        fresh = [
+            not delivery.is_stale for _, delivery in batch.owners
+        ]  # the others come again, here or elsewhere
+        batch.items = list(compress(batch.items, fresh))
+        batch.owners = list(compress(batch.owners, fresh))
+        batch.parked = [one for one in batch.parked if not one[1].is_stale]
+        try:
+            outcomes = self._pipeline.apply(batch.items) if batch.items else []
+        except StorageUnavailableError as error:
+            self._kept.insert(0, batch)
+            self._on_storage_lost(error)
+        else:
+            self._carry_out(batch, outcomes)
+        return True
+
+    def _carry_out(self, batch: _Batch, outcomes: Sequence[Outcome]) -> None:
+        outer = self._refusals  # of one whose carrying out has brought this one to its end
         refusals = self._refusals = [
-            (delivery, reason, expecting(tickets[index])) for index, delivery, reason in parked
+            (delivery, reason, expecting(batch.tickets[index])) for index, delivery, reason in batch.parked
         ]
-        for item, outcome, owner in zip(items, outcomes, owners, strict=True):
+        for item, outcome, owner in zip(batch.items, outcomes, batch.owners, strict=True):
             index, delivery = owner
-            ticket = tickets[index]
+            ticket = batch.tickets[index]
             what = item.what
             # What is left of one that is parked does not go to the end of the queue: it would be parked again and again.
             may_wait = outcome.verdict is Verdict.EARLY and item.on_refused is not None
@@ -72,12 +135,11 @@ class Recording:
                 self._early.hold(by_itself(delivery, what), item, ticket)
             else:
                 self._pipeline.carry_out(item, outcome, ticket)
-        self._refusals = None
+        self._refusals = outer
         self._park(refusals)
-        for ticket in tickets:
+        for ticket in batch.tickets:
             if ticket is not None:
                 ticket.done()
-        return True
 
     def _decoded(
         self, taken: Sequence[Taken]

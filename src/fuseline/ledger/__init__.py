@@ -4,12 +4,13 @@ The memory broker and the coordinator both work through a `Ledger`; what comes o
 then. Nothing goes out before the commit (P2, P4).
 """
 
-from fuseline.ledger.book import Ledger
+from fuseline.ledger.book import Begun, Ledger
 from fuseline.ledger.items import Dispatch, Occurrence, Outcome
 from fuseline.ledger.letters import DeadLetters
 from fuseline.ledger.runs import LedgerRun, PrivateRun, RunBook
 
 __all__ = [
+    "Begun",
     "DeadLetters",
     "Dispatch",
     "Ledger",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from fuseline.clock import Clock
@@ -28,6 +29,27 @@ Renewals = Callable[[Due], float | None]
 
 def _no_renewals(_due: Due) -> float | None:
     return None
+
+
+class Begun:
+    """Items that are decided on. Their commit may be under way: until `finish`, nothing is decided about their runs."""
+
+    __slots__ = ("_finish", "_outcomes")
+
+    def __init__(
+        self, outcomes: list[Outcome], finish: Callable[[Callable[[], bool] | None], None] | None = None
+    ) -> None:
+        self._outcomes = outcomes
+        self._finish = finish
+
+    def finish(self, meanwhile: Callable[[], bool] | None = None) -> list[Outcome]:
+        """Wait for the commit, once; an outcome an item, in order. `meanwhile`: see `Transaction`.
+
+        Raises what a commit may raise. But for a `CallerError` nobody knows then whether it was made.
+        """
+        if self._finish is not None:
+            self._finish(meanwhile)
+        return self._outcomes
 
 
 class Ledger:
@@ -94,6 +116,38 @@ class Ledger:
         self.doubts = doubts
         self._count(outcomes)
         return outcomes
+
+    def begin(self, items: Sequence[Dispatch | Occurrence]) -> Begun:
+        """As `apply`, but that where storage can be left to commit by itself, that is not waited for.
+
+        Until it is finished the commit counts among the `doubts`.
+        """
+        doubts = self.doubts
+        try:
+            with ExitStack() as leaving:
+                tx = leaving.enter_context(self.storage.transaction())
+                outcomes = self._batch(tx).run(items)
+                self.doubts += 1
+                ending = leaving.pop_all() if tx.begin_commit() else None
+        except CallerError:  # it is rolled back
+            self.doubts = doubts
+            raise
+        if ending is None:
+            self.doubts = doubts
+            self._count(outcomes)
+            return Begun(outcomes)
+
+        def finish(meanwhile: Callable[[], bool] | None) -> None:
+            try:
+                with ending:
+                    tx.meanwhile = meanwhile
+            except CallerError:
+                self.doubts -= 1
+                raise
+            self.doubts -= 1
+            self._count(outcomes)
+
+        return Begun(outcomes, finish)
 
     def _apply_recalled(self, items: Sequence[Dispatch | Occurrence]) -> list[Outcome] | None:
         """What happened to one run, decided on what storage remembers of it. None: nothing is done."""

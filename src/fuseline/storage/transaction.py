@@ -98,6 +98,14 @@ class Transaction(ABC):
     storage, and raises nothing. A storage that has nobody to wait for does not call it.
     """
 
+    def begin_commit(self) -> bool:
+        """Have it committed from now on, where that is another's work: nothing more is loaded or saved in it.
+
+        True: whoever began it may begin another transaction, about other runs, before this one ends (and the other may end
+        first); an error of the commit is raised at the end. False: all of it is done at the end, and nothing before that.
+        """
+        return False
+
     @abstractmethod
     def load(self, wanted: Wanted) -> Loaded:
         """The wanted rows, in as few statements as possible.

@@ -91,6 +91,7 @@ class Pipeline:
         self._waiting: deque[Answer | None] = deque()
         self._syncs = 0  # sent, and not come back
         self._has_begun = begin
+        self._committed: Answer | None = None
         self.reader = Transformer(connection)
         self._pg.enter_pipeline_mode()
         if begin:
@@ -118,14 +119,17 @@ class Pipeline:
         else:
             self._synchronise()
 
+    def begin_commit(self) -> None:
+        """Have the server end the transaction by itself, whatever becomes of us; `commit` waits for it."""
+        self._send_commit()
+        self._connection.wait(generators.send(self._pg))
+
     def commit(self, meanwhile: Callable[[], bool] | None = None) -> bool:
         """End the transaction; False when the server has not committed it. Raises the driver's first error.
 
         `meanwhile` is called while the server has work to do, until it answers or that returns False.
         """
-        committed = Answer(self)
-        self._send_command(b"COMMIT", committed)
-        self._send_sync()
+        committed = self._committed or self._send_commit()
         if meanwhile is not None:
             self._connection.wait(generators.send(self._pg))
             while not self._has_answered() and meanwhile():
@@ -152,6 +156,13 @@ class Pipeline:
     def _leave(self) -> None:
         self._pg.exit_pipeline_mode()
         self._prepared.names.update(self._fresh)
+        self._committed = None  # each knows the other: Python would find that in a search for garbage only
+
+    def _send_commit(self) -> Answer:
+        self._committed = answer = Answer(self)
+        self._send_command(b"COMMIT", answer)
+        self._send_sync()
+        return answer
 
     def _send_command(self, command: bytes, answer: Answer | None) -> None:
         self._pg.send_query_params(command, None)

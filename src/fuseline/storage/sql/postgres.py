@@ -80,6 +80,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
         engine = postgres_engine(make_url(url), pool_size=pool_size)
         super().__init__(engine, _statements())
         self.lending = Lending(engine)
+        self.is_lending_two = pool_size > 1
         self._recollection = Recollection()
         try:
             with explained(), engine.connect() as connection:
@@ -174,7 +175,7 @@ class _Use:
             lending.give_back(lent)
             raise_what_it_means(error)
             raise
-        self._session = _PostgresSession(self._pipeline)
+        self._session = _PostgresSession(self._pipeline, self._storage.is_lending_two)
         return self._session, self._pipeline
 
     def __exit__(
@@ -202,11 +203,20 @@ def _roll_back(driver: psycopg.Connection[Any], pipeline: Pipeline) -> None:
 
 
 class _PostgresSession(Session):
-    """Sends what is executed with the next statement whose answer is looked at, and waits then for all of them."""
+    """Sends what is executed with the next statement whose answer is looked at, and waits then for all of them.
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    `may_be_left`: there are connections for another one, before this one ends.
+    """
+
+    def __init__(self, pipeline: Pipeline, may_be_left: bool) -> None:
         super().__init__()
         self._pipeline = pipeline
+        self._may_be_left = may_be_left
+
+    def begin_commit(self) -> bool:
+        if self._may_be_left:
+            self._pipeline.begin_commit()
+        return self._may_be_left
 
     def all(self, statement: Statement, **parameters: Any) -> list[Row]:
         return self._execute(statement, parameters).rows()

@@ -20,6 +20,10 @@ class Session(ABC):
         self.meanwhile: Callable[[], bool] | None = None
         """See `Transaction.meanwhile`."""
 
+    def begin_commit(self) -> bool:
+        """See `Transaction.begin_commit`."""
+        return False
+
     @abstractmethod
     def all(self, statement: Statement, **parameters: Any) -> list[Row]:
         """The rows found. A parameter may be a list of texts."""

@@ -76,6 +76,9 @@ class SqlTransaction(Transaction):
         self._unregistered: set[tuple[str, str]] = set()
         self._headers: dict[str, RunRow] = {}
 
+    def begin_commit(self) -> bool:
+        return self._session.begin_commit()
+
     def load(self, wanted: Wanted) -> Loaded:
         found = load_rows(self._session, self._statements, wanted, lock=True)
         self._headers.update(found.runs)

@@ -31,6 +31,8 @@ from fuseline.worker.slots import Slots
 URL = "amqp://simulated/"
 DRAIN_SECONDS = 3.0
 HAND_BACK_SECONDS = 5.0
+FEW = (0, 0, 1, 20)
+"""Batches here are small; what a coordinator does with large ones is to happen all the same."""
 
 
 class Machines:
@@ -65,6 +67,7 @@ class SimCoordinator(Process):
             rules=RULES,
             batch=batch,
             loop=cast(SelectLoop, self.loop),
+            few=machines.world.random.choice(FEW),
         )
         self.world.at(self.world.now, self._begin, process=self)
 

@@ -25,7 +25,7 @@ from fuseline.engine.plan import StepPlan
 from fuseline.engine.readiness import EdgeState, Fate
 from fuseline.engine.state import StepRow
 from fuseline.engine.turn import Turn
-from fuseline.errors import InvalidMessageError
+from fuseline.errors import InvalidMessageError, StorageUnavailableError
 from fuseline.ledger import Occurrence, Outcome, deciding
 from fuseline.model.messages import StepAssignment
 from fuseline.model.status import Status
@@ -47,11 +47,28 @@ def ack_before_commit() -> Iterator[None]:
             for delivery in (part for one in deliveries for part in bundles.reports_in(one)):
                 with contextlib.suppress(InvalidMessageError):
                     items.append(Item(source.decode(delivery)))
-        if items:
-            self._pipeline.run(items, [None] * len(items))
+        try:
+            if items:
+                self._pipeline.run(items, [None] * len(items))
+        except StorageUnavailableError as error:
+            self._on_storage_lost(error)
         return bool(items)
 
     with mock.patch.object(Recording, "record", record):
+        yield
+
+
+@contextlib.contextmanager
+def lost_commit_forgotten() -> Iterator[None]:
+    """Reports whose commit nobody knows of are acknowledged."""
+
+    def keep(self: Recording, batch: Any, error: StorageUnavailableError) -> None:
+        for ticket in batch.tickets:
+            if ticket is not None:
+                ticket.done()
+        self._on_storage_lost(error)
+
+    with mock.patch.object(Recording, "_keep", keep):
         yield
 
 
@@ -229,6 +246,7 @@ def memory_believed() -> Iterator[None]:
 
 PLANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "ack-before-commit": ack_before_commit,
+    "lost-commit-forgotten": lost_commit_forgotten,
     "no-fencing": no_fencing,
     "join-counted-twice": join_counted_twice,
     "no-dead-path-elimination": no_dead_path_elimination,

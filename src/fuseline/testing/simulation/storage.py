@@ -65,31 +65,52 @@ class Session(MemoryRuntimeStorage):
         process, database, history = self._process, self._database, self._process.world.history
         fails = database.failing and process.world.random.random() < database.failing
         answer_lost = fails and process.world.random.random() < 0.5
+        changes: list[Changes] = []
+        is_begun = False
         with super().transaction() as unit:
+            held = cast(Any, unit)
+
+            def commit() -> None:
+                nonlocal answer_lost
+                writes = bool(held._changes or held._schemas or held._workers)
+                changes.extend(held._changes)
+                if writes:
+                    process.effect()
+                if fails and not answer_lost:
+                    return
+                held._commit()
+                if changes:
+                    history.add("commit", process.name, *changes)
+                    if database.lost_answers:
+                        database.lost_answers -= 1
+                        answer_lost = True
+                held._changes, held._schemas, held._workers = [], {}, {}  # the end has nothing left to commit
+                if writes:
+                    process.effect()
+
+            def begin_commit() -> bool:
+                nonlocal is_begun
+                is_begun = True
+                commit()
+                history.bit("a commit was left to the database")
+                return True
+
+            held.begin_commit = begin_commit
             yield unit
-            written = cast(Any, unit)
-            writes = bool(written._changes or written._schemas or written._workers)
             if unit.meanwhile is not None and unit.meanwhile():
                 history.bit("messages were read ahead of their turn")
                 while unit.meanwhile():
                     pass
-            if writes:
-                process.effect()
+            if not is_begun:
+                commit()
             if fails and not answer_lost:
                 history.fault("commit fails", process.name)
                 raise StorageUnavailableError("simulated: the connection was lost before the commit")
-            if written._changes:
-                history.add("commit", process.name, *written._changes)
-                if database.lost_answers:
-                    database.lost_answers -= 1
-                    answer_lost = True
-        if writes:
-            process.effect()
         if answer_lost:
             history.fault("commit answer lost", process.name)
             raise StorageUnavailableError("simulated: the connection was lost after the commit")
-        for changes in written._changes:
-            self._remember(changes)
+        for one in changes:
+            self._remember(one)
 
     def _remember(self, changes: Changes) -> None:
         ids = {run.instance_id for run in changes.runs} | {i for i, _ in changes.steps}
