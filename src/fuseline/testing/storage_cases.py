@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -182,6 +183,29 @@ class RowCases(StorageCases):
         assert stored is not None
         assert stored.run.created_at == 1.0
         assert not stored.steps
+
+    def test_while_one_is_committed_another_one_may_begin_where_storage_says_so(
+        self, storage: RuntimeStorage
+    ) -> None:
+        """About other runs, and in either order of their ends."""
+        for first_ends_first in (True, False):
+            first, second = (f"{name}{first_ends_first}" for name in "ab")
+            one = ExitStack()
+            tx = one.enter_context(storage.transaction())
+            assert not tx.load(Wanted({first})).runs
+            tx.save(Changes([run_row(first)], [(first, step_row("s"))], inputs={first: {}}))
+            if not tx.begin_commit():
+                one.close()  # it is made at the end, and nothing may be between
+            with storage.transaction() as other:
+                assert not other.load(Wanted({second})).runs
+                other.save(Changes([run_row(second)], [(second, step_row("s"))], inputs={second: {}}))
+                if first_ends_first:
+                    one.close()
+            one.close()
+            for i in (first, second):
+                stored = storage.read_run(i)
+                assert stored is not None
+                assert list(stored.steps) == ["s"]
 
     def test_an_exception_undoes_everything(self, storage: RuntimeStorage) -> None:
         keep(storage, run_row("i"), i=[step_row("s")])

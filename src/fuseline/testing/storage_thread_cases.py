@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypeVar
 
@@ -228,6 +229,25 @@ class SharedStorageContract(StorageCases):
             assert taken == ["a", "b"]
             with storage.transaction() as third:
                 assert third.take_queued("w", "i") == []
+
+    def test_a_commit_that_is_begun_and_fails_says_so_at_its_end_and_keeps_nobody_waiting(
+        self, storage: RuntimeStorage
+    ) -> None:
+        """P3. Who has begun it takes up the same run next, on the same thread."""
+        keep(storage, run_row("old", open_steps=1))
+        one = ExitStack()
+        tx = one.enter_context(storage.transaction())
+        tx.load(Wanted({"old"}))
+        tx.save(Changes([run_row("old", open_steps=7, is_new=False), run_row("new")], inputs={"new": {}}))
+        keep(storage, run_row("new", workflow_id="another"))  # somebody else is first
+        assert tx.begin_commit()
+        with storage.transaction() as other:
+            assert other.load(Wanted({"old"})).runs["old"].open_steps == 1
+        with pytest.raises(StorageUnavailableError):
+            one.close()
+        new = storage.read_run_row("new")
+        assert new is not None
+        assert new.workflow_id == "another"
 
     def test_a_run_that_another_one_has_is_waited_for(self, storage: RuntimeStorage) -> None:
         """P3: what a decision is made on cannot change until it is saved."""

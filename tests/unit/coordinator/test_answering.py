@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,8 +13,14 @@ from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.topology import Topology
 from fuseline.amqp.wire import Command, Reply
 from fuseline.coordinator.answering import Answering
+from fuseline.coordinator.commands import Commands
 from fuseline.coordinator.intake import Intake
+from fuseline.coordinator.pipeline import Pipeline
+from fuseline.coordinator.workers import WorkerBook
 from fuseline.errors import StorageUnavailableError
+from fuseline.ledger import Outcome
+from fuseline.testing.flows import graph
+from tests.unit.ledgers import Leaving, ledger_over
 
 
 class Desk:
@@ -99,3 +106,97 @@ def test_one_is_answered_even_when_time_is_up(commands: int) -> None:
         assert desk.answer()
         assert desk.acked == answered
     assert not desk.answer()
+
+
+class Dispatching:
+    """Dispatches of many runs in an inbox, over a storage that is left to commit."""
+
+    def __init__(self, *commands: Sequence[str], redelivered: bool = False) -> None:
+        ledger, self.storage, clock = ledger_over(Leaving(), graph("g", {"a": []}))
+        self.assigned: list[str] = []
+        self.replies: list[bool] = []
+        self.acked: list[int] = []
+        self.lost = 0
+        outbox: Any = SimpleNamespace(
+            reply=lambda _request, reply: self.replies.append(reply.ok),
+            assign=self._assign,
+            events=lambda _outcome: None,
+        )
+        self.pipeline = Pipeline(ledger, outbox, WorkerBook(clock, 60.0), few=0)
+        self.inbox = Intake(cast("Any", self), "commands", 100, lambda: None)
+        for tag, runs in enumerate(commands, 1):
+            args: dict[str, Any] = {"workflow_id": "g", "version": "1", "runs": [(i, {}) for i in runs]}
+            body = encode(Command(name="dispatch_many", args=args))
+            said: dict[str, Any] = {
+                "exchange": "commands",
+                "routing_key": "",
+                "queue": "commands",
+                "line": None,
+            }
+            self._deliver(Delivery(tag, 1, body, Properties(), redelivered=redelivered, **said))
+        self._answering = Answering(
+            Commands(ledger, self.storage, clock),
+            self.pipeline,
+            outbox,
+            cast("Any", {("g", "1")}),
+            Topology(),
+            self._lost,
+            lambda: None,
+        )
+
+    def _assign(self, outcome: Outcome, _assignment: object, done: Callable[[], None]) -> None:
+        self.assigned.append(outcome.instance_id)
+        done()
+
+    def _lost(self, _error: StorageUnavailableError) -> None:
+        self.lost += 1
+
+    def consume(self, _queue: str, _prefetch: int, deliver: Any, *_rest: Any) -> Any:
+        self._deliver = deliver
+
+    def ack(self, delivery: Delivery, *, multiple: bool) -> None:
+        assert multiple
+        self.acked.append(delivery.tag)
+
+    def answer(self) -> bool:
+        return self._answering.answer(self.inbox, 1, lambda: False)
+
+
+def test_a_dispatch_is_answered_when_it_is_recorded_and_no_sooner() -> None:
+    """P4: the next one is begun before that."""
+    desk = Dispatching(["a"], ["b"])
+    assert desk.answer()
+    assert (desk.assigned, desk.replies, desk.acked) == ([], [], [])
+    assert desk.answer()
+    assert (desk.assigned, desk.replies, desk.acked) == (["a"], [True], [1])
+    desk.pipeline.finish()
+    assert (desk.assigned, desk.replies, desk.acked) == (["a", "b"], [True, True], [1, 2])
+    assert not desk.answer()
+
+
+def test_whose_dispatch_storage_may_have_lost_is_told_to_ask_again() -> None:
+    desk = Dispatching(["a"], ["b"])
+    desk.storage.at_end = [StorageUnavailableError("cut off")]
+    desk.answer()
+    desk.answer()
+    desk.pipeline.finish()
+    assert (desk.replies, desk.lost, desk.acked, desk.assigned) == ([False, True], 1, [1, 2], ["b"])
+
+
+def test_a_dispatch_that_comes_again_and_may_be_lost_is_kept() -> None:
+    """P1: its caller may have been answered long ago by one that was killed before anything of it went out."""
+    desk = Dispatching(["a"], redelivered=True)
+    desk.storage.at_end = [StorageUnavailableError("cut off")]
+    desk.answer()
+    desk.pipeline.finish()
+    assert (desk.replies, desk.acked, desk.assigned) == ([False], [], [])
+    assert desk.answer()
+    desk.pipeline.finish()
+    assert (desk.replies, desk.acked, desk.assigned) == ([False, True], [1], ["a"])
+
+
+def test_a_dispatch_that_storage_cannot_begin_is_refused_at_once() -> None:
+    desk = Dispatching(["a"])
+    desk.storage.is_full = True
+    desk.answer()
+    assert (desk.replies, desk.lost, desk.acked, desk.pipeline.is_under_way) == ([False], 1, [1], False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,12 +14,12 @@ from fuseline.coordinator.workers import WorkerBook
 from fuseline.engine import Verdict
 from fuseline.engine.effects import StopHolder
 from fuseline.engine.events import StepClaimed, StepReleased, StepReported
-from fuseline.errors import CallerError
-from fuseline.ledger import Dispatch, Occurrence
+from fuseline.errors import CallerError, StorageUnavailableError
+from fuseline.ledger import Dispatch, Occurrence, Outcome
 from fuseline.model import RunStatus, Status, WorkflowSchema
 from fuseline.storage.base import Changes, Transaction
 from fuseline.testing.flows import graph
-from tests.unit.ledgers import Watched, ledger_with
+from tests.unit.ledgers import Leaving, Watched, ledger_over, ledger_with
 
 ONE = WorkflowSchema(workflow_id="g", version="1", steps={"a": {"name": "a"}})
 
@@ -160,3 +161,98 @@ def test_what_is_due_after_a_step_that_cannot_be_sent_is_looked_at() -> None:
     (outcome,) = ledger.apply([Dispatch("g", "1", "r")])
     outbox.on_refused(outcome.assignments[0], CallerError("larger than RabbitMQ allows"))
     assert seen == [RunStatus.FAILED]
+
+
+class Left:
+    """A pipeline over a storage that is left to commit, and what it says of each batch, by its first run."""
+
+    def __init__(self, *runs: str) -> None:
+        ledger, self.storage, clock = ledger_over(Leaving(), ONE)
+        ledger.apply([Dispatch("g", "1", i) for i in runs])
+        self.ledger = ledger
+        self.storage.ended.clear()
+        self.pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
+        self.told: list[tuple[str, Any]] = []
+
+    def begin(self, *runs: str, **said: Any) -> None:
+        def done(outcomes: Sequence[Outcome]) -> None:
+            self.told.append((runs[0], [one.verdict for one in outcomes]))
+
+        def lost(error: StorageUnavailableError) -> None:
+            self.told.append((runs[0], str(error)))
+
+        self.pipeline.begin([report(i, **said) for i in runs], done, lost)
+
+
+def test_a_batch_is_begun_before_the_one_before_it_is_waited_for() -> None:
+    left = Left("a", "b", "c")
+    left.begin("a")
+    assert (left.told, left.storage.ended) == ([], [])
+    left.begin("b")
+    assert (left.told, left.storage.transactions) == ([("a", [Verdict.ACCEPTED])], 3)
+    left.pipeline.finish()
+    assert left.told[1:] == [("b", [Verdict.ACCEPTED])]
+    assert (left.pipeline.is_under_way, left.ledger.doubts) == (False, 0)
+
+
+def test_what_comes_next_of_a_run_waits_until_what_came_before_is_recorded() -> None:
+    """P3, P4: it is decided on by what is recorded, and the first one may be lost still."""
+    left = Left("a", "b")
+    left.storage.at_end = [StorageUnavailableError("cut off")]
+    left.begin("a")
+    left.begin("b", result=1)
+    left.begin("b", result=2)
+    left.pipeline.finish()
+    assert left.told == [("a", "cut off"), ("b", [Verdict.ACCEPTED]), ("b", [Verdict.DUPLICATE])]
+    assert left.storage.ended == [["a"], ["b"], []]
+
+
+def test_whoever_applies_something_finds_what_is_under_way_recorded_and_told() -> None:
+    left = Left("a", "b")
+    left.begin("a")
+    (outcome,) = left.pipeline.apply([report("a")])
+    assert (outcome.verdict, left.told) == (Verdict.DUPLICATE, [("a", [Verdict.ACCEPTED])])
+
+
+def test_a_batch_that_cannot_be_begun_leaves_the_one_before_it_as_it_is() -> None:
+    """P4: what that one has recorded goes out."""
+    left = Left("a", "b")
+    left.begin("a")
+    left.storage.is_full = True
+    with pytest.raises(StorageUnavailableError, match="full"):
+        left.begin("b")
+    assert left.told == [("a", [Verdict.ACCEPTED])]
+    assert not left.pipeline.is_under_way
+
+
+def test_what_the_commit_refuses_is_taken_one_by_one() -> None:
+    """P7: nothing of it was recorded, and so nothing of it is said to come again."""
+    left = Left("a", "b")
+    left.storage.at_end = [CallerError("a text that PostgreSQL cannot hold")]
+    left.begin("a", "b")
+    left.pipeline.finish()
+    assert left.told == [("a", [Verdict.ACCEPTED, Verdict.ACCEPTED])]
+    assert left.storage.ended == [["a"], ["b"]]
+    assert left.ledger.doubts == 0
+
+
+def test_what_breaks_as_it_is_committed_is_applied_once_more_as_what_comes_again() -> None:
+    """P4: it may be recorded, and then what it had queued is still to go out."""
+    left = Left("a", "b")
+    left.storage.at_end = [ZeroDivisionError()]
+    left.begin("a", "b")
+    left.pipeline.finish()
+    assert left.told == [("a", [Verdict.DUPLICATE, Verdict.DUPLICATE])]
+
+
+def test_where_storage_commits_at_the_end_a_batch_is_recorded_at_once() -> None:
+    ledger, storage, clock = ledger_with(ONE)
+    ledger.apply([Dispatch("g", "1", "a")])
+    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
+    told: list[Outcome] = []
+    pipeline.begin([report("a")], told.extend, told.append)  # type: ignore[arg-type]
+    run = storage.read_run_row("a")
+    assert run is not None
+    assert run.status is RunStatus.SUCCEEDED
+    pipeline.finish()
+    assert [one.verdict for one in told] == [Verdict.ACCEPTED]

@@ -54,6 +54,9 @@ class FakePipeline:
         self.sent: list[Outcome] = []
         self.stopped: list[tuple[str, str, str, int]] = []
 
+    def finish(self) -> None:
+        """Nothing is under way."""
+
     def carry_out(self, _item: object, outcome: Outcome, _ticket: object) -> None:
         self.sent.append(outcome)
 

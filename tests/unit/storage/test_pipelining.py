@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -127,6 +129,58 @@ def test_when_all_other_work_is_done_the_commit_is_waited_for(
     pipeline.abandon()
     connection.execute("ROLLBACK")
     assert connection.execute("SELECT n FROM kept").fetchall() == []
+
+
+def test_a_commit_that_is_begun_is_made_without_us(
+    connection: psycopg.Connection[Any], prepared: Prepared, fresh_postgres_url: str
+) -> None:
+    """P4: it is the server's, whatever becomes of who began it. What waits for its rows waits for no process of ours."""
+    pipeline = Pipeline(connection, prepared, begin=True)
+    pipeline.execute(PUT, {"n": 1})
+    pipeline.execute(sql("SELECT pg_sleep(0.2)"), {})
+    pipeline.begin_commit()
+    with psycopg.connect(fresh_postgres_url, autocommit=True) as other, other.transaction():
+        other.execute("LOCK TABLE kept")  # granted when the first one has ended
+        assert other.execute("SELECT n FROM kept").fetchall() == [(1,)]
+    assert pipeline.commit()
+    assert is_unused(connection)
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["and waited for", "and abandoned"])
+def test_a_commit_that_is_begun_and_fails_is_an_error_at_its_end(
+    connection: psycopg.Connection[Any], prepared: Prepared, waits: bool
+) -> None:
+    """P3: and it holds nothing until then, so that who begins something else cannot wait for himself."""
+    pipeline = Pipeline(connection, prepared, begin=True)
+    pipeline.execute(PUT, {"n": 1})
+    pipeline.execute(PUT, {"n": 100})
+    pipeline.begin_commit()
+    if waits:
+        with pytest.raises(psycopg.errors.CheckViolation):
+            pipeline.commit()
+    pipeline.abandon()
+    connection.rollback()
+    assert is_unused(connection)
+    assert connection.execute("SELECT n FROM kept").fetchall() == []
+
+
+def test_what_is_committed_leaves_nothing_for_the_search_for_garbage(
+    connection: psycopg.Connection[Any], prepared: Prepared
+) -> None:
+    """A coordinator searches seldom: what a batch has read would stay until then."""
+    for begin_first in (True, False):
+        pipeline = Pipeline(connection, prepared, begin=True)
+        answer = pipeline.execute(ECHO, {"texts": ["a"]})
+        if begin_first:
+            pipeline.begin_commit()
+        assert pipeline.commit()
+        gone = weakref.ref(pipeline)
+        gc.disable()
+        try:
+            del pipeline, answer
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 def test_every_text_comes_back_as_it_was(connection: psycopg.Connection[Any], prepared: Prepared) -> None:
