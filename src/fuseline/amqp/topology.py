@@ -41,8 +41,7 @@ DEFAULT_EXCHANGE: Final = ""
 """Routes by queue name or reply address."""
 
 ANY_RUN: Final = "?"
-"""In an event's key in the place of a run; no encoded id is this. A coordinator asks with it, and whoever names a run
-binds it too."""
+"""Any run, in an event's key; no encoded id is this. Coordinators ask by it, and who names a run binds it too."""
 
 # Redeliveries of one assignment after which it goes to the dead queue. RabbitMQ 3.10 has no limit of its own, 4.x has
 # this one. Restarts of workers count too, so it is generous; the coordinator may call a step poison earlier.
@@ -197,13 +196,13 @@ class Topology:
         return f"{encode_part(workflow_id)}.{encode_part(instance_id)}."
 
     def any_run_key(self, workflow_id: str, event: str) -> str:
-        """The key under which a coordinator asks whether anybody listens to such events of any run."""
+        """By which a coordinator asks whether anybody listens to such events of any run."""
         return f"{encode_part(workflow_id)}.{ANY_RUN}.{encode_part(event)}"
 
     def events_patterns(
         self, workflow_id: str | None = None, instance_id: str | None = None, event: str | None = None
     ) -> list[str]:
-        """The binding keys for events; None is any. Who names a run binds two: the other one makes him noticed."""
+        """The binding keys for events; None is any. Who names a run has two: he is noticed by the other one."""
         workflow, run, kind = (
             "*" if part is None else encode_part(part) for part in (workflow_id, instance_id, event)
         )

@@ -6,16 +6,16 @@ nobody has listened lately) are asked for together: one empty message, a probe, 
 when no queue is bound for any of them, and then none is sent; else all are. The keys travel as `BCC`, which RabbitMQ takes
 away before a listener gets the probe: nobody learns of runs that he may not watch.
 
-Where nobody has listened lately not even that is asked, for each run has keys of its own: only whether anybody listens to
-any run, by a few keys without one (`Topology.events_patterns`; ADR 0015).
+Where nobody has listened lately not even that is asked at first, for each run has keys of its own: only whether anybody
+listens to any run, by a few keys without one (`Topology.any_run_key`; ADR 0015).
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fuseline.amqp import codec
@@ -39,35 +39,34 @@ EVENTS_AT_ONCE: Final = 10_000
 KEYS_AT_ONCE: Final = 250
 """Keys of one probe, roughly, for those of a run stay together: they go into one frame of headers."""
 MAX_PROBES: Final = 50
-"""Moments and probes that wait for answers; further events are dropped (P6): they are for watching, and RabbitMQ is not
-well then."""
+"""Probes under way, and those that moments may still take; further events are dropped (P6): they are for watching, and
+RabbitMQ is not well then."""
 PUBLISH_SECONDS: Final = 20.0
 
 
-_Run = tuple[str, str, str]
-"""(workflow_id, version, instance_id)."""
-
-
-_Told = list[tuple[float, Sequence[Notice]]]
-"""(when, what) of one run."""
-
-
-@dataclass(slots=True)
-class _Asked:
-    """The events of some runs that one probe is about, under these keys. `is_heard`: None until RabbitMQ has answered."""
-
-    runs: list[tuple[_Run, _Told]] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-    is_heard: bool | None = None
+_Told = tuple[str, str, str, float, Sequence[Notice]]
+"""What one outcome has to tell: (workflow_id, version, instance_id, when, what)."""
 
 
 @dataclass(slots=True)
 class _Moment:
-    """The events of a moment, and whether anybody listens to any run at all. `unanswered`: probes about that."""
+    """What came together. `is_heard`: somebody may listen to one of its runs. `unanswered`: probes about that.
 
-    runs: dict[_Run, _Told]
-    is_heard: bool = False
+    `probes`: how many it may take to ask for its runs, at most.
+    """
+
+    told: list[_Told]
+    probes: int
+    is_heard: bool
     unanswered: int = 0
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What one probe asks for. `is_heard`: None until RabbitMQ has answered."""
+
+    told: list[_Told]
+    is_heard: bool | None = None
 
 
 class Announcer:
@@ -77,7 +76,7 @@ class Announcer:
         self._link = link
         self._topology = topology
         self._clock = clock
-        self._gathered: dict[_Run, _Told] = {}
+        self._gathered: list[_Told] = []
         self._count = 0  # of events in it
         self._moments: deque[_Moment] = deque()
         self._asked: deque[_Asked] = deque()
@@ -93,14 +92,12 @@ class Announcer:
         if not notices:
             return
         if not self._gathered:
-            if len(self._moments) + len(self._asked) >= MAX_PROBES:
+            if len(self._asked) + sum(moment.probes for moment in self._moments) >= MAX_PROBES:
                 return
             self._link.call_later(QUIET_GATHER_SECONDS if self._is_quiet else GATHER_SECONDS, self._ask)
-        run = (outcome.workflow_id, outcome.version, outcome.instance_id)
-        told = self._gathered.get(run)
-        if told is None:
-            told = self._gathered[run] = []
-        told.append((outcome.at, notices))
+        self._gathered.append(
+            (outcome.workflow_id, outcome.version, outcome.instance_id, outcome.at, notices)
+        )
         self._count += len(notices)
         if self._count >= EVENTS_AT_ONCE:
             self._ask()
@@ -110,99 +107,103 @@ class Announcer:
 
         Where somebody has listened lately all of them are told, whoever may be listening still.
         """
+        told, _ = self._take()
         if self._is_quiet:
-            self._ask()
             return
         for asked in self._asked:
             asked.is_heard = asked.is_heard is not False
         self._tell_decided()
-        moments = [moment.runs for moment in self._moments] + [self._take()]
+        for moment in self._moments:
+            if moment.is_heard or moment.unanswered:
+                self._tell_all(moment.told)
         self._moments.clear()
-        for runs in moments:
-            self._tell_all(runs.items())
+        self._tell_all(told)
 
-    def _take(self) -> dict[_Run, _Told]:
-        gathered, self._gathered, self._count = self._gathered, {}, 0
-        return gathered
+    def _take(self) -> tuple[list[_Told], int]:
+        taken = self._gathered, self._count
+        self._gathered, self._count = [], 0
+        return taken
 
     def _ask(self) -> None:
-        """Whether anybody listens to any run, or where somebody did lately, to these."""
-        runs = self._take()
-        if not runs:
+        """Whether anybody listens to any run; where somebody did lately, to these."""
+        told, events = self._take()
+        if not told:
             return
-        moment = _Moment(runs, is_heard=not self._is_quiet)
+        moment = _Moment(told, probes=-(-events // KEYS_AT_ONCE), is_heard=not self._is_quiet)
         self._moments.append(moment)
         if moment.is_heard:
-            self._ask_of_runs()
-            return
-        keys = self._keys_of_any(runs)
+            self._go_on()
+        else:
+            self._ask_of_any(moment)
+
+    def _ask_of_any(self, moment: _Moment) -> None:
+        keys = self._keys_of_any(moment.told)
         parts = [keys[first : first + KEYS_AT_ONCE] for first in range(0, len(keys), KEYS_AT_ONCE)]
         moment.unanswered = len(parts)
 
+        # It stays quiet: somebody who listens to one run is no reason to ask for all others five times as often.
         def answered(error: FuselineError | None) -> None:
             moment.unanswered -= 1
-            if error is None:
-                moment.is_heard = True
-                self._somebody_listens()
-            self._ask_of_runs()
+            moment.is_heard |= error is None
+            self._go_on()
 
         for part in parts:
             self._probe(part, answered)
 
-    def _keys_of_any(self, runs: Mapping[_Run, _Told]) -> list[str]:
+    def _keys_of_any(self, told: Iterable[_Told]) -> list[str]:
         """Each kind of event of each workflow, once: a moment has thousands of events, and a few of these."""
         kinds: dict[str, dict[str, None]] = {}
-        for (workflow_id, _, _), told in runs.items():
+        for workflow_id, _, _, _, notices in told:
             of_workflow = kinds.get(workflow_id)
             if of_workflow is None:
                 of_workflow = kinds[workflow_id] = {}
-            for _, notices in told:
-                for notice in notices:
-                    of_workflow[notice.kind] = None
+            for notice in notices:
+                of_workflow[notice.kind] = None
         return [
             self._topology.any_run_key(workflow_id, kind)
             for workflow_id, of_workflow in kinds.items()
             for kind in of_workflow
         ]
 
-    def _ask_of_runs(self) -> None:
+    def _go_on(self) -> None:
         """In the order of the moments, whatever order the answers come in."""
         while self._moments and (self._moments[0].is_heard or not self._moments[0].unanswered):
             moment = self._moments.popleft()
             if moment.is_heard:
-                for asked in self._parts(moment.runs):
-                    self._ask_of(asked)
+                self._ask_of_runs(moment.told)
 
-    def _parts(self, runs: Mapping[_Run, _Told]) -> Iterator[_Asked]:
-        """In parts for a probe each."""
-        asked = _Asked()
-        for run, told in runs.items():
-            prefix = self._topology.events_prefix(run[0], run[2])
+    def _ask_of_runs(self, told: Iterable[_Told]) -> None:
+        """In parts for a probe each. What is of one run is in one of them: else what comes later could be told earlier."""
+        runs: dict[tuple[str, str], list[_Told]] = {}
+        for one in told:
+            runs.setdefault((one[0], one[2]), []).append(one)
+        part: list[_Told] = []
+        keys: list[str] = []
+        for run, of_run in runs.items():
+            prefix = self._topology.events_prefix(*run)
             # Once each: a run has thousands of events, and a few kinds of them.
-            kinds = dict.fromkeys([notice.kind for _, notices in told for notice in notices])
-            asked.keys += [prefix + encode_part(kind) for kind in kinds]
-            asked.runs.append((run, told))
-            if len(asked.keys) >= KEYS_AT_ONCE:
-                yield asked
-                asked = _Asked()
-        if asked.keys:
-            yield asked
+            kinds = dict.fromkeys([notice.kind for one in of_run for notice in one[4]])
+            keys += [prefix + encode_part(kind) for kind in kinds]
+            part += of_run
+            if len(keys) >= KEYS_AT_ONCE:
+                self._ask_of_part(part, keys)
+                part, keys = [], []
+        if keys:
+            self._ask_of_part(part, keys)
 
-    def _ask_of(self, asked: _Asked) -> None:
+    def _ask_of_part(self, part: list[_Told], keys: list[str]) -> None:
+        asked = _Asked(part)
         self._asked.append(asked)
 
         def answered(error: FuselineError | None) -> None:
             asked.is_heard = error is None
             if asked.is_heard:
-                self._somebody_listens()
+                self._quiet_from = self._clock.monotonic() + HEARD_SECONDS
             self._tell_decided()
 
-        self._probe(asked.keys, answered)
+        self._probe(keys, answered)
 
-    def _somebody_listens(self) -> None:
-        self._quiet_from = self._clock.monotonic() + HEARD_SECONDS
-
-    def _probe(self, keys: Sequence[str], answered: Callable[[FuselineError | None], None]) -> None:
+    def _probe(self, keys: list[str], answered: Callable[[FuselineError | None], None]) -> None:
         first, *others = keys
         self._publish(first, b"{}", codec.PROBE, None, answered, headers={"BCC": others} if others else None)
 
@@ -211,17 +212,16 @@ class Announcer:
         while self._asked and self._asked[0].is_heard is not None:
             asked = self._asked.popleft()
             if asked.is_heard:
-                self._tell_all(asked.runs)
+                self._tell_all(asked.told)
 
-    def _tell_all(self, runs: Iterable[tuple[_Run, _Told]]) -> None:
-        for run, told in runs:
-            prefix = self._topology.events_prefix(run[0], run[2])
-            for at, notices in told:
-                for notice in notices:
-                    self._tell_one(prefix + encode_part(notice.kind), at, run, notice)
+    def _tell_all(self, told: Iterable[_Told]) -> None:
+        for one in told:
+            prefix = self._topology.events_prefix(one[0], one[2])
+            for notice in one[4]:
+                self._tell_one(prefix + encode_part(notice.kind), one, notice)
 
-    def _tell_one(self, key: str, at: float, run: _Run, notice: Notice) -> None:
-        workflow_id, version, instance_id = run
+    def _tell_one(self, key: str, told: _Told, notice: Notice) -> None:
+        workflow_id, version, instance_id, at, _ = told
         body = {
             "kind": notice.kind,
             "at": at,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from fuseline.amqp import codec
 from fuseline.amqp.aio import AsyncLink
 from fuseline.amqp.events import Event, EventStream
 from fuseline.amqp.topology import Topology
-from fuseline.errors import BrokerUnavailableError
+from fuseline.errors import BrokerUnavailableError, UnroutableError
 from tests.integration.amqp.harness import SECONDS, props
 
 
@@ -67,6 +68,34 @@ def test_a_probe_is_no_event(amqp_url: str, topology: Topology, steps: str) -> N
                     topology.events_exchange, "a.1.e", body, props(kind), deadline_seconds=SECONDS
                 )
             assert [event and event.data for event in await take(aiter(stream), 1)] == [{"n": 1}]
+
+    asyncio.run(watch())
+
+
+@pytest.mark.parametrize("names", ["workflow_id", "instance_id", "event"])
+def test_a_watcher_is_noticed_by_whoever_asks_without_naming_a_run(
+    amqp_url: str, topology: Topology, steps: str, names: str
+) -> None:
+    """However he names what he watches; and only where he watches such events."""
+    named: dict[str, Any] = {"workflow_id": "a.b", "instance_id": "1", "event": "step_failed"}
+
+    async def is_noticed(workflow_id: str, event: str) -> bool:
+        async with AsyncLink(amqp_url, name="test") as link:
+            key = topology.any_run_key(workflow_id, event)
+            try:
+                await link.publish(
+                    topology.events_exchange, key, b"{}", props(codec.PROBE), deadline_seconds=SECONDS
+                )
+            except UnroutableError:
+                return False
+        return True
+
+    async def watch() -> None:
+        assert not await is_noticed("a.b", "step_failed")
+        async with EventStream(amqp_url, topology, **{names: named[names]}):
+            assert await is_noticed("a.b", "step_failed")
+            assert await is_noticed("a", "step_failed") == (names != "workflow_id")
+            assert await is_noticed("a.b", "step_started") == (names != "event")
 
     asyncio.run(watch())
 

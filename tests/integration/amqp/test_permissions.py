@@ -209,21 +209,21 @@ def test_an_observer_watches_its_workflows_through_queues_of_its_own(
     mine = url(Role.OBSERVER)
     own = f"{TOPOLOGY.observers_queue(Role.OBSERVER)}.1"
 
-    def watch(channel: BlockingChannel, pattern: str) -> None:
+    def watch(channel: BlockingChannel, patterns: list[str]) -> None:
         channel.queue_declare(own, exclusive=True)
-        channel.queue_bind(own, TOPOLOGY.events_exchange, pattern)
+        for pattern in patterns:
+            channel.queue_bind(own, TOPOLOGY.events_exchange, pattern)
 
-    pattern = TOPOLOGY.events_pattern(workflow_id=MINE[0])
-    assert not refused(mine, partial(watch, pattern=pattern))
     with outside(mine) as channel:
-        watch(channel, pattern)
+        watch(channel, TOPOLOGY.events_patterns(MINE[0]) + TOPOLOGY.events_patterns(MINE[0], "1"))
         key = TOPOLOGY.events_key(MINE[0], "1", "run_finished")
         link_of(Role.COORDINATOR).publish(
             TOPOLOGY.events_exchange, key, b"event", props(), deadline_seconds=SECONDS
         )
         _, _, body = channel.basic_get(own, auto_ack=True)
         assert body == b"event"
-    assert refused(mine, partial(watch, pattern=TOPOLOGY.events_pattern(workflow_id=OTHER[0])))
+    for pattern in TOPOLOGY.events_patterns(OTHER[0]) + TOPOLOGY.events_patterns(OTHER[0], "1"):
+        assert refused(mine, partial(watch, patterns=[pattern]))
     assert refused(mine, lambda channel: channel.queue_declare(f"{TOPOLOGY.prefix}.observers.else.1"))
     assert refused(mine, publish(TOPOLOGY.events_exchange, "a.b.c"))
     assert refused(mine, lambda channel: channel.basic_get(TOPOLOGY.steps_queue(*MINE)))

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fuseline.amqp.resources import Binding, Exchange, Queue
-from fuseline.amqp.topology import Topology, encode_part
+from fuseline.amqp.topology import ANY_RUN, Topology, encode_part
 from fuseline.errors import CallerError
 from fuseline.model.schema import MAX_ID_LENGTH
 
@@ -58,8 +58,38 @@ def test_ordinary_names_stay_readable() -> None:
     topology = Topology()
     assert topology.steps_queue("ingest", "1.2") == "fuseline.steps.ingest.1.2"
     assert topology.reports_exchange("etl.daily") == "fuseline.reports.etl%2Edaily"
-    assert topology.events_pattern("ingest") == "ingest.*.*"
-    assert topology.events_pattern(event="step_finished") == "*.*.step_finished"
+    assert topology.events_patterns("ingest") == ["ingest.*.*"]
+    assert topology.events_patterns(event="step_finished") == ["*.*.step_finished"]
+    assert topology.any_run_key("etl.daily", "step_failed") == "etl%2Edaily.?.step_failed"
+
+
+def matches(pattern: str, key: str) -> bool:
+    """As a topic exchange sees it, where no pattern has a `#`."""
+    pairs = zip(pattern.split("."), key.split("."), strict=True)
+    return all(mine in ("*", part) for mine, part in pairs)
+
+
+@given(ids, ids, st.tuples(st.booleans(), st.booleans(), st.booleans()))
+def test_whoever_is_sent_an_event_is_noticed_by_the_key_without_a_run(
+    workflow_id: str, instance_id: str, named: tuple[bool, bool, bool]
+) -> None:
+    topology = Topology()
+    parts = (workflow_id, instance_id, "step_failed")
+    patterns = topology.events_patterns(
+        *(part if is_named else None for part, is_named in zip(parts, named, strict=True))
+    )
+    assert any(matches(pattern, topology.events_key(*parts)) for pattern in patterns)
+    assert any(matches(pattern, topology.any_run_key(workflow_id, "step_failed")) for pattern in patterns)
+
+
+@given(ids, ids)
+@example("i", ANY_RUN)
+def test_whoever_names_a_run_is_sent_no_events_of_others(instance_id: str, other: str) -> None:
+    """No run has the key of any run, whatever its id."""
+    topology = Topology()
+    patterns = topology.events_patterns(instance_id=instance_id)
+    is_sent = any(matches(pattern, topology.events_key("w", other, "e")) for pattern in patterns)
+    assert is_sent == (instance_id == other)
 
 
 @pytest.mark.parametrize("prefix", ["", "a.b", "a b", "ä", "x" * 41, "a*"])
