@@ -204,8 +204,8 @@ class Announcer:
         self._probe(keys, answered)
 
     def _probe(self, keys: list[str], answered: Callable[[FuselineError | None], None]) -> None:
-        first, *others = keys
-        self._publish(first, b"{}", codec.PROBE, None, answered, headers={"BCC": others} if others else None)
+        # No key of its own, which a listener would see.
+        self._publish("", b"{}", codec.PROBE, None, answered, headers={"BCC": keys})
 
     def _tell_decided(self) -> None:
         """In the order that they were asked for in, whatever order the answers come in."""

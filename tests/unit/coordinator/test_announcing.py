@@ -59,8 +59,9 @@ class FakeLink:
             assert mandatory
             assert body == b"{}"
             assert properties.correlation_id is None
+            assert key == ""  # a listener sees it
             headers: dict[str, Any] = dict(properties.headers or {})
-            self.probes.append(([key, *headers.get("BCC", [])], on_done))
+            self.probes.append((headers["BCC"], on_done))
         else:
             assert not mandatory
             event = codec.decode(body)
