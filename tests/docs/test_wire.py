@@ -31,6 +31,7 @@ from fuseline.amqp.topology import Topology, encode_part
 from fuseline.amqp.wire import Claim, Command, ControlNotice, Heartbeat, Reply
 from fuseline.broker.amqp import AmqpBroker
 from fuseline.clock import ManualClock
+from fuseline.coordinator.announcing import HEARD_SECONDS
 from fuseline.coordinator.bundles import reports_in
 from fuseline.coordinator.commands import CheckArgs, Commands, DispatchArgs, DispatchManyArgs, RegisterArgs
 from fuseline.coordinator.decoding import read_report
@@ -177,6 +178,22 @@ def test_the_page_encodes_names_as_the_code_does(text: str, keep_dots: bool) -> 
 @given(st.text("ab.~/é", min_size=1, max_size=60), st.text("12.-", min_size=1, max_size=60))
 def test_the_page_finds_the_queue(workflow_id: str, version: str) -> None:
     assert NAMES["steps_queue"](workflow_id, version) == Topology().steps_queue(workflow_id, version)
+
+
+def test_the_keys_to_watch_by_are_those_of_our_own_watchers() -> None:
+    """Who names a run and binds one key only is not noticed, and misses what happens."""
+    run, topology = EXAMPLES["event"]["instance_id"], Topology()
+    rows = re.findall(r"^\| ([^|]+) \| ((?:`[^`]+`(?: and )?)+) \|$", PAGE.read_text(), re.MULTILINE)
+    assert {name: re.findall("`([^`]+)`", keys) for name, keys in rows} == {
+        "everything": topology.events_patterns(),
+        "one workflow": topology.events_patterns("greetings"),
+        "failures": topology.events_patterns(event="step_failed"),
+        "one run": topology.events_patterns(instance_id=run),
+        "one run, whose workflow is known": topology.events_patterns("greetings", run),
+        "failures of one run": topology.events_patterns(instance_id=run, event="step_failed"),
+    }
+    assert topology.any_run_key("greetings", "step_failed") in PROSE.replace("`", " ").split()
+    assert HEARD_SECONDS == 60  # "in the last minute"
 
 
 def test_the_rights_on_the_page_are_those_of_the_role() -> None:
