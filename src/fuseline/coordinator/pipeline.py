@@ -61,7 +61,6 @@ class _UnderWay:
     begun: Begun
     on_done: Callable[[Sequence[Outcome]], None]
     on_lost: Callable[[StorageUnavailableError], None]
-    meanwhile: Callable[[], bool] | None
 
 
 class Pipeline:
@@ -124,14 +123,14 @@ class Pipeline:
             self.finish()
         before, self._under_way = self._under_way, None
         try:
-            begun = self._begin(items)
+            begun = self._begin(items, meanwhile)
         except FuselineError:
             if before is not None:
                 self._finish(before)
             raise
         if before is not None:
             self._finish(before)
-        self._under_way = _UnderWay(items, runs, begun, on_done, on_lost, meanwhile)
+        self._under_way = _UnderWay(items, runs, begun, on_done, on_lost)
 
     def finish(self) -> None:
         """Wait for what is under way, if anything is."""
@@ -147,10 +146,10 @@ class Pipeline:
         else:
             one.on_done(outcomes)
 
-    def _begin(self, items: Sequence[Item]) -> Begun:
+    def _begin(self, items: Sequence[Item], meanwhile: Callable[[], bool] | None) -> Begun:
         doubts = self._ledger.doubts
         try:
-            return self._ledger.begin([item.what for item in items])
+            return self._ledger.begin([item.what for item in items], meanwhile)
         except (RetryableError, FatalError):
             raise
         except Exception as error:  # noqa: BLE001 - as in `apply`
@@ -158,7 +157,7 @@ class Pipeline:
 
     def _outcomes(self, one: _UnderWay) -> list[Outcome]:
         try:
-            return one.begun.finish(one.meanwhile)
+            return one.begun.finish()
         except (RetryableError, FatalError):
             raise
         except Exception as error:  # noqa: BLE001 - as in `apply`
@@ -167,7 +166,7 @@ class Pipeline:
     def apply(self, items: Sequence[Item], meanwhile: Callable[[], bool] | None = None) -> list[Outcome]:
         """One transaction for all; one by one when an item breaks it, so that it harms no other.
 
-        What is under way is finished first. `meanwhile`: see `Transaction`.
+        What is under way is finished first. `meanwhile`: see `Transaction.work_meanwhile`.
         """
         self.finish()
         doubts = self._ledger.doubts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -95,11 +95,14 @@ class Session(MemoryRuntimeStorage):
                 history.bit("a commit was left to the database")
                 return True
 
+            work: list[Callable[[], bool] | None] = [None]
             held.begin_commit = begin_commit
+            held.work_meanwhile = work.append
             yield unit
-            if unit.meanwhile is not None and unit.meanwhile():
+            meanwhile = work[-1]
+            if meanwhile is not None and meanwhile():
                 history.bit("messages were read ahead of their turn")
-                while unit.meanwhile():
+                while meanwhile():
                     pass
             if not is_begun:
                 commit()
