@@ -61,6 +61,7 @@ class _UnderWay:
     begun: Begun
     on_done: Callable[[Sequence[Outcome]], None]
     on_lost: Callable[[StorageUnavailableError], None]
+    meanwhile: Callable[[], bool] | None
 
 
 class Pipeline:
@@ -123,14 +124,14 @@ class Pipeline:
             self.finish()
         before, self._under_way = self._under_way, None
         try:
-            begun = self._begin(items, meanwhile)
+            begun = self._begin(items)
         except FuselineError:
             if before is not None:
                 self._finish(before)
             raise
         if before is not None:
             self._finish(before)
-        self._under_way = _UnderWay(items, runs, begun, on_done, on_lost)
+        self._under_way = _UnderWay(items, runs, begun, on_done, on_lost, meanwhile)
 
     def finish(self) -> None:
         """Wait for what is under way, if anything is."""
@@ -146,10 +147,10 @@ class Pipeline:
         else:
             one.on_done(outcomes)
 
-    def _begin(self, items: Sequence[Item], meanwhile: Callable[[], bool] | None) -> Begun:
+    def _begin(self, items: Sequence[Item]) -> Begun:
         doubts = self._ledger.doubts
         try:
-            return self._ledger.begin([item.what for item in items], meanwhile)
+            return self._ledger.begin([item.what for item in items])
         except (RetryableError, FatalError):
             raise
         except Exception as error:  # noqa: BLE001 - as in `apply`
@@ -157,7 +158,7 @@ class Pipeline:
 
     def _outcomes(self, one: _UnderWay) -> list[Outcome]:
         try:
-            return one.begun.finish()
+            return one.begun.finish(one.meanwhile)
         except (RetryableError, FatalError):
             raise
         except Exception as error:  # noqa: BLE001 - as in `apply`
@@ -166,7 +167,7 @@ class Pipeline:
     def apply(self, items: Sequence[Item], meanwhile: Callable[[], bool] | None = None) -> list[Outcome]:
         """One transaction for all; one by one when an item breaks it, so that it harms no other.
 
-        What is under way is finished first. `meanwhile`: see `Transaction.work_meanwhile`.
+        What is under way is finished first. `meanwhile`: see `Transaction`.
         """
         self.finish()
         doubts = self._ledger.doubts

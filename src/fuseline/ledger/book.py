@@ -36,17 +36,19 @@ class Begun:
 
     __slots__ = ("_finish", "_outcomes")
 
-    def __init__(self, outcomes: list[Outcome], finish: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, outcomes: list[Outcome], finish: Callable[[Callable[[], bool] | None], None] | None = None
+    ) -> None:
         self._outcomes = outcomes
         self._finish = finish
 
-    def finish(self) -> list[Outcome]:
-        """Wait for the commit, once; an outcome an item, in order.
+    def finish(self, meanwhile: Callable[[], bool] | None = None) -> list[Outcome]:
+        """Wait for the commit, once; an outcome an item, in order. `meanwhile`: see `Transaction`.
 
         Raises what a commit may raise. But for a `CallerError` nobody knows then whether it was made.
         """
         if self._finish is not None:
-            self._finish()
+            self._finish(meanwhile)
         return self._outcomes
 
 
@@ -97,7 +99,7 @@ class Ledger:
 
         `then` is called before the commit, once, with the outcomes so far; what it answers is decided on as well, in the
         same transaction, and its outcomes follow. An item that is wrong (unknown run, unknown workflow) gets an outcome
-        with its `error` and harms no other. `meanwhile`: see `Transaction.work_meanwhile`.
+        with its `error` and harms no other. `meanwhile`: see `Transaction`.
         """
         doubts = self.doubts
         try:
@@ -105,8 +107,8 @@ class Ledger:
             if outcomes is None:
                 self.doubts = doubts
                 with self.storage.transaction() as tx:
-                    tx.work_meanwhile(meanwhile)
                     outcomes = self._batch(tx).run(items, then)
+                    tx.meanwhile = meanwhile
                     self.doubts += 1
         except CallerError:  # it is rolled back
             self.doubts = doubts
@@ -115,9 +117,7 @@ class Ledger:
         self._count(outcomes)
         return outcomes
 
-    def begin(
-        self, items: Sequence[Dispatch | Occurrence], meanwhile: Callable[[], bool] | None = None
-    ) -> Begun:
+    def begin(self, items: Sequence[Dispatch | Occurrence]) -> Begun:
         """As `apply`, but that where storage can be left to commit by itself, that is not waited for.
 
         Until it is finished the commit counts among the `doubts`.
@@ -126,7 +126,6 @@ class Ledger:
         try:
             with ExitStack() as leaving:
                 tx = leaving.enter_context(self.storage.transaction())
-                tx.work_meanwhile(meanwhile)
                 outcomes = self._batch(tx).run(items)
                 self.doubts += 1
                 ending = leaving.pop_all() if tx.begin_commit() else None
@@ -138,9 +137,10 @@ class Ledger:
             self._count(outcomes)
             return Begun(outcomes)
 
-        def finish() -> None:
+        def finish(meanwhile: Callable[[], bool] | None) -> None:
             try:
-                ending.close()
+                with ending:
+                    tx.meanwhile = meanwhile
             except CallerError:
                 self.doubts -= 1
                 raise

@@ -93,11 +93,10 @@ class StoredSchema:
 class Transaction(ABC):
     """One atomic unit. Load first, then save; a load after a save need not see what was saved."""
 
-    def work_meanwhile(self, work: Callable[[], bool] | None) -> None:  # noqa: B027 - most wait for nobody
-        """From now on `work` can be done bit by bit while an answer is on its way; it returns False when none is left.
-
-        It uses no storage, and raises nothing. A storage that has nobody to wait for does not call it.
-        """
+    meanwhile: Callable[[], bool] | None = None
+    """Work that can be done bit by bit while the answer to the commit is on its way; False: there is none left. It uses no
+    storage, and raises nothing. A storage that has nobody to wait for does not call it.
+    """
 
     def begin_commit(self) -> bool:
         """Have it committed from now on, where that is another's work: nothing more is loaded or saved in it.

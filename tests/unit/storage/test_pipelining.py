@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -108,8 +108,7 @@ def test_while_a_commit_is_awaited_other_work_is_done_until_the_answer_is_there(
     pipeline = Pipeline(connection, prepared, begin=True)
     pipeline.execute(PUT, {"n": 1})
     pipeline.execute(sql("SELECT pg_sleep(0.2)"), {})
-    pipeline.meanwhile = lambda: next(work) > 0  # there is always more
-    assert pipeline.commit()
+    assert pipeline.commit(lambda: next(work) > 0)  # there is always more
     assert next(work) > 1
     assert connection.execute("SELECT n FROM kept").fetchall() == [(1,)]
     assert is_unused(connection)
@@ -124,24 +123,12 @@ def test_when_all_other_work_is_done_the_commit_is_waited_for(
     pipeline.execute(PUT, {"n": 1})
     pipeline.execute(sql("SELECT pg_sleep(0.2)"), {})
     pipeline.execute(PUT, {"n": 100})
-    pipeline.meanwhile = lambda: left.pop(0)
     with pytest.raises(psycopg.errors.CheckViolation):
-        pipeline.commit()
+        pipeline.commit(lambda: left.pop(0))
     assert not left
     pipeline.abandon()
     connection.execute("ROLLBACK")
     assert connection.execute("SELECT n FROM kept").fetchall() == []
-
-
-def test_while_what_is_read_is_awaited_other_work_is_done_too(
-    connection: psycopg.Connection[Any], prepared: Prepared
-) -> None:
-    work = itertools.count(1)
-    pipeline = Pipeline(connection, prepared, begin=True)
-    pipeline.meanwhile = lambda: next(work) > 0
-    assert pipeline.execute(sql("SELECT 1 FROM pg_sleep(0.2)"), {}).rows() == [(1,)]
-    assert next(work) > 1
-    assert pipeline.commit()
 
 
 def test_a_commit_that_is_begun_is_made_without_us(
@@ -298,9 +285,9 @@ def test_a_lone_report_takes_one_round_trip_or_two(
         trips.append("receive")
         receive(self)
 
-    def counted_commit(self: Pipeline) -> bool:
+    def counted_commit(self: Pipeline, meanwhile: Callable[[], bool] | None = None) -> bool:
         trips.append("commit")
-        return commit(self)
+        return commit(self, meanwhile)
 
     monkeypatch.setattr(Pipeline, "_come_to_the_end", counted_end)
     monkeypatch.setattr(Pipeline, "receive", counted_receive)

@@ -92,8 +92,6 @@ class Pipeline:
         self._syncs = 0  # sent, and not come back
         self._has_begun = begin
         self._committed: Answer | None = None
-        self.meanwhile: Callable[[], bool] | None = None
-        """What is called while the server has work to do within the transaction, until it answers or that returns False."""
         self.reader = Transformer(connection)
         self._pg.enter_pipeline_mode()
         if begin:
@@ -117,8 +115,6 @@ class Pipeline:
         """Wait for the answers to all that was executed. Raises the driver's first error."""
         if self._has_begun:
             self._pg.send_flush_request()
-            if self.meanwhile is not None:
-                self._work(self.meanwhile)
             self._connection.wait(self._receive())
         else:
             self._synchronise()
@@ -128,11 +124,16 @@ class Pipeline:
         self._send_commit()
         self._connection.wait(generators.send(self._pg))
 
-    def commit(self) -> bool:
-        """End the transaction; False when the server has not committed it. Raises the driver's first error."""
+    def commit(self, meanwhile: Callable[[], bool] | None = None) -> bool:
+        """End the transaction; False when the server has not committed it. Raises the driver's first error.
+
+        `meanwhile` is called while the server has work to do, until it answers or that returns False.
+        """
         committed = self._committed or self._send_commit()
-        if self.meanwhile is not None:
-            self._work(self.meanwhile)
+        if meanwhile is not None:
+            self._connection.wait(generators.send(self._pg))
+            while not self._has_answered() and meanwhile():
+                pass
         self._come_to_the_end()
         self._leave()
         return committed.result is not None and committed.result.command_status == b"COMMIT"
@@ -170,11 +171,6 @@ class Pipeline:
     def _send_sync(self) -> None:
         self._pg.pipeline_sync()
         self._syncs += 1
-
-    def _work(self, meanwhile: Callable[[], bool]) -> None:
-        self._connection.wait(generators.send(self._pg))
-        while not self._has_answered() and meanwhile():
-            pass
 
     def _has_answered(self) -> bool:
         """Whether there is something to read, here or at the socket."""

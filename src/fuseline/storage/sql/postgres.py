@@ -99,7 +99,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
     def _writing(self) -> Iterator[Session]:
         with self._session(begin=True) as (session, pipeline):
             yield session
-            if not pipeline.commit():
+            if not pipeline.commit(session.meanwhile):
                 raise StorageUnavailableError("the database did not commit")
         self.commits += 1
 
@@ -108,6 +108,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
         with self._writing() as session:
             unit = NotingTransaction(session, self._sql)
             yield unit
+            session.meanwhile = unit.meanwhile
         for changes in unit.saved:
             self._recollection.wrote(changes, unit.read)
 
@@ -211,9 +212,6 @@ class _PostgresSession(Session):
         super().__init__()
         self._pipeline = pipeline
         self._may_be_left = may_be_left
-
-    def work_meanwhile(self, work: Callable[[], bool] | None) -> None:
-        self._pipeline.meanwhile = work
 
     def begin_commit(self) -> bool:
         if self._may_be_left:

@@ -17,9 +17,8 @@ class Session(ABC):
     def __init__(self) -> None:
         self.executed = 0
         """How many statements, for those who count."""
-
-    def work_meanwhile(self, work: Callable[[], bool] | None) -> None:  # noqa: B027 - SQLite waits for nobody
-        """See `Transaction.work_meanwhile`."""
+        self.meanwhile: Callable[[], bool] | None = None
+        """See `Transaction.meanwhile`."""
 
     def begin_commit(self) -> bool:
         """See `Transaction.begin_commit`."""

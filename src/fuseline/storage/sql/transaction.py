@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fuseline.engine.state import RunRow, StepRow
 from fuseline.errors import StorageUnavailableError
@@ -75,9 +75,6 @@ class SqlTransaction(Transaction):
         self._statements = statements
         self._unregistered: set[tuple[str, str]] = set()
         self._headers: dict[str, RunRow] = {}
-
-    def work_meanwhile(self, work: Callable[[], bool] | None) -> None:
-        self._session.work_meanwhile(work)
 
     def begin_commit(self) -> bool:
         return self._session.begin_commit()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -95,14 +95,11 @@ class Session(MemoryRuntimeStorage):
                 history.bit("a commit was left to the database")
                 return True
 
-            work: list[Callable[[], bool] | None] = [None]
             held.begin_commit = begin_commit
-            held.work_meanwhile = work.append
             yield unit
-            meanwhile = work[-1]
-            if meanwhile is not None and meanwhile():
+            if unit.meanwhile is not None and unit.meanwhile():
                 history.bit("messages were read ahead of their turn")
-                while meanwhile():
+                while unit.meanwhile():
                     pass
             if not is_begun:
                 commit()
