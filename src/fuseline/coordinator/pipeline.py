@@ -133,19 +133,19 @@ class Pipeline:
             self._finish(before)
         self._under_way = _UnderWay(items, runs, begun, on_done, on_lost, meanwhile)
 
-    def finish(self) -> None:
-        """Wait for what is under way, if anything is."""
+    def finish(self) -> bool:
+        """Wait for what is under way, if anything is. False: nobody knows whether it is recorded."""
         one, self._under_way = self._under_way, None
-        if one is not None:
-            self._finish(one)
+        return one is None or self._finish(one)
 
-    def _finish(self, one: _UnderWay) -> None:
+    def _finish(self, one: _UnderWay) -> bool:
         try:
             outcomes = self._outcomes(one)
         except StorageUnavailableError as error:
             one.on_lost(error)
-        else:
-            one.on_done(outcomes)
+            return False
+        one.on_done(outcomes)
+        return True
 
     def _begin(self, items: Sequence[Item]) -> Begun:
         doubts = self._ledger.doubts

@@ -140,7 +140,8 @@ class Timers:
         if (pause := self._pause_seconds()) is not None:
             self._arm(self._ledger.clock.now() + pause)
             return
-        self._pipeline.finish()  # it may be about what is due
+        if not self._pipeline.finish():
+            return  # what was reported in time may be among it (P4); when storage is back all is looked at anew
         try:
             outcomes = self._ledger.apply_due(BATCH, self._book.renewed_until)
             # Before anything else that may fail: it is recorded, and nobody would say it again.
@@ -279,7 +280,8 @@ class Timers:
         none where there are no leases (P8).
         Raises `StorageUnavailableError`.
         """
-        self._pipeline.finish()
+        if not self._pipeline.finish():
+            return
         self._book.forget_silent()
         now = self._ledger.clock.monotonic()
         if now - self._saved_seen_at >= SAVE_SEEN_EVERY_SECONDS:

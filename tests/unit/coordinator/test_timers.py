@@ -49,13 +49,14 @@ class FakePipeline:
     """Keeps what is to go out."""
 
     is_behind = False
+    is_lost = False
 
     def __init__(self) -> None:
         self.sent: list[Outcome] = []
         self.stopped: list[tuple[str, str, str, int]] = []
 
-    def finish(self) -> None:
-        """Nothing is under way."""
+    def finish(self) -> bool:
+        return not self.is_lost
 
     def carry_out(self, _item: object, outcome: Outcome, _ticket: object) -> None:
         self.sent.append(outcome)
@@ -147,6 +148,20 @@ def test_what_was_reported_in_time_while_nobody_recorded_is_not_late() -> None:
     here.ledger.apply([Occurrence("i", StepReported("a", 1, Status.SUCCEEDED, holder="w"))])
     here.backlog = 0
     here.wait(5.0)
+    assert here.status() is Status.SUCCEEDED
+
+
+def test_what_was_under_way_as_storage_was_lost_is_recorded_before_its_time_is_looked_at() -> None:
+    """P4: it was reported in time, was taken up, and nobody knows whether it was committed."""
+    here = Held(timeout_seconds=30.0)
+    here.wait(20.0)
+    here.pipeline.is_lost = True
+    here.wait(20.0)
+    assert here.status() is Status.RUNNING
+    here.pipeline.is_lost = False
+    here.timers.wake_anew()  # storage is back
+    here.ledger.apply([Occurrence("i", StepReported("a", 1, Status.SUCCEEDED, holder="w"))])
+    here.wait(CATCH_UP_SECONDS)
     assert here.status() is Status.SUCCEEDED
 
 
