@@ -113,11 +113,11 @@ class Pipeline:
         on_lost: Callable[[StorageUnavailableError], None],
         meanwhile: Callable[[], bool] | None = None,
     ) -> None:
-        """As `apply`, without waiting for the commit; then finish what was under way before.
+        """As `apply`, without waiting for the commit where storage can be left to make it; then finish what was before.
 
         One of the two is called when the next batch begins, when somebody applies something, or at `finish`: `on_done` with
         the outcomes, for who carries them out, `on_lost` when nobody knows whether it is recorded. Raises
-        `StorageUnavailableError` with nothing done, and what was under way finished.
+        `StorageUnavailableError` with neither called, and what was under way finished.
         """
         runs = frozenset([item.what.instance_id for item in items])
         if self._under_way is not None and not runs.isdisjoint(self._under_way.runs):
@@ -131,7 +131,11 @@ class Pipeline:
             raise
         if before is not None:
             self._finish(before)
-        self._under_way = _UnderWay(items, runs, begun, on_done, on_lost, meanwhile)
+        one = _UnderWay(items, runs, begun, on_done, on_lost, meanwhile)
+        if begun.is_under_way:
+            self._under_way = one
+        else:
+            self._finish(one)
 
     def finish(self) -> bool:
         """Wait for what is under way, if anything is. False: nobody knows whether it is recorded."""

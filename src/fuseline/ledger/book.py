@@ -42,6 +42,11 @@ class Begun:
         self._outcomes = outcomes
         self._finish = finish
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there is something to wait for."""
+        return self._finish is not None
+
     def finish(self, meanwhile: Callable[[], bool] | None = None) -> list[Outcome]:
         """Wait for the commit, once; an outcome an item, in order. `meanwhile`: see `Transaction`.
 

@@ -245,7 +245,7 @@ def test_what_breaks_as_it_is_committed_is_applied_once_more_as_what_comes_again
     assert left.told == [("a", [Verdict.DUPLICATE, Verdict.DUPLICATE])]
 
 
-def test_where_storage_commits_at_the_end_a_batch_is_recorded_at_once() -> None:
+def test_where_storage_commits_at_the_end_a_batch_is_done_at_once() -> None:
     ledger, storage, clock = ledger_with(ONE)
     ledger.apply([Dispatch("g", "1", "a")])
     pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
@@ -254,5 +254,5 @@ def test_where_storage_commits_at_the_end_a_batch_is_recorded_at_once() -> None:
     run = storage.read_run_row("a")
     assert run is not None
     assert run.status is RunStatus.SUCCEEDED
-    pipeline.finish()
     assert [one.verdict for one in told] == [Verdict.ACCEPTED]
+    assert not pipeline.is_under_way
