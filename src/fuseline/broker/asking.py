@@ -19,7 +19,7 @@ from fuseline.errors import (
     UnroutableError,
 )
 
-AT_ONCE: Final = 8
+AT_ONCE: Final = 4
 """Commands of one caller that are under way together: a coordinator has the next one when it has done with one."""
 
 

@@ -10,8 +10,8 @@ from fuseline.errors import CallerError, InvalidInputsError, InvalidMessageError
 from fuseline.model.inputs import validate_inputs
 from fuseline.model.schema import WorkflowSchema, check_id, is_id
 
-RUNS_AT_ONCE: Final = 200
-"""Runs of one command at most. They share a message, a transaction and an answer, which more would hardly make cheaper."""
+RUNS_AT_ONCE: Final = 500
+"""Runs of one command at most. They share a message, a transaction and an answer; as many as a coordinator's batch."""
 BYTES_AT_ONCE: Final = 256 * 1024
 """Inputs of one command, roughly; one run with larger ones has a command of its own."""
 

@@ -44,7 +44,7 @@ def broker(amqp_url: str, topology: Topology, coordinator: Coordinator) -> Itera
 def test_many_runs_cost_few_messages(
     broker: AmqpBroker, coordinator: Coordinator, storage: MemoryRuntimeStorage
 ) -> None:
-    """A command, and its answer, for every 200 runs; more of them than are under way at once."""
+    """A command, and its answer, for every few hundred runs; more of them than are under way at once."""
     commands = AT_ONCE + 2
     count = RUNS_AT_ONCE * (commands - 1) + 1
     before = coordinator.traffic.delivered

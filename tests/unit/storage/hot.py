@@ -7,7 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import psycopg
+from psycopg import sql
+
 from fuseline.storage import PostgresRuntimeStorage
+from fuseline.storage.sql.pipelining import _numbered
 from fuseline.storage.sql.statements import Statement
 from fuseline.storage.sql.tables import runs, steps
 from tests.unit.storage.filling import OPEN_OF, TABLES, plan_nodes
@@ -15,6 +19,7 @@ from tests.unit.storage.filling import OPEN_OF, TABLES, plan_nodes
 OPEN = [f"run-{number * OPEN_OF:09}" for number in range(1, 6)]
 _KEYS = {"firsts": OPEN, "seconds": ["s3"] * len(OPEN)}
 _ONE_RUN = {"instance_id": OPEN[0], "status": "running", "open_steps": 1, "replays": 0}
+_NEVER_CHANGED = {"workflow_id": "w", "version": "1", "created_at": 1.0}
 _STEP = {
     "instance_id": OPEN[0],
     "name": "s3",
@@ -47,7 +52,7 @@ HOT: Mapping[str, Mapping[str, Any]] = {
     "load_joins": {**_KEYS, "seconds": ["s2"] * len(OPEN)},
     "load_all_steps": {"ids": OPEN},
     "load_all_joins": {"ids": OPEN},
-    "update_runs": {"rows": json.dumps([_ONE_RUN])},
+    "put_runs": {"rows": json.dumps([_ONE_RUN | _NEVER_CHANGED])},
     "put_steps": {"rows": json.dumps([_STEP])},
     "put_joins": {"rows": json.dumps([{"instance_id": OPEN[0], **_JOIN}])},
     "swap_steps": _SWAP,
@@ -83,6 +88,32 @@ def explain(storage: PostgresRuntimeStorage, name: str) -> dict[str, Any]:
     assert row is not None
     found: dict[str, Any] = row[0][0]
     return found
+
+
+OF_KEYS = (
+    *("load_runs_locked", "load_runs", "load_inputs", "load_steps", "load_steps_locked", "load_joins"),
+    *("load_all_steps", "load_all_joins", "put_runs", "put_steps", "put_joins", "swap_steps", "swap_all"),
+)
+"""Those that read and write rows by their keys, and have no reason to look at any other."""
+
+
+def generic_plan(connection: psycopg.Connection[Any], statement: Statement) -> list[dict[str, Any]]:
+    """The nodes of the plan that is kept for the statement, whatever it is executed with."""
+    query, names = _numbered(statement.text)
+    connection.execute(b"PREPARE one AS " + query)
+    given = sql.SQL(", ").join(
+        sql.Literal("{}" if name in ("ids", "firsts", "seconds") else None) for name in names
+    )
+    row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) EXECUTE one ({})").format(given)).fetchone()
+    connection.execute("DEALLOCATE one")
+    assert row is not None
+    return list(plan_nodes(row[0][0]["Plan"]))
+
+
+def reads_whole(node: Mapping[str, Any]) -> bool:
+    """Whether it reads all of a table, or of an index."""
+    reads = node["Node Type"] in ("Seq Scan", "Index Scan", "Index Only Scan", "Bitmap Index Scan")
+    return reads and "Index Cond" not in node
 
 
 def complaints(found: dict[str, Any]) -> list[str]:

@@ -5,9 +5,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any, cast
+
+import psycopg
+import pytest
+
 from fuseline.storage import PostgresRuntimeStorage
+from fuseline.storage.sql.postgres import _statements
 from tests.unit.storage.filling import fill, plan_nodes
-from tests.unit.storage.hot import HOT, complaints, explain
+from tests.unit.storage.hot import HOT, OF_KEYS, complaints, explain, generic_plan, reads_whole
 
 RUNS = 20_000
 
@@ -18,6 +25,48 @@ def test_the_hot_statements_go_by_an_index(fresh_postgres_url: str) -> None:
     found = {name: complaints(explain(storage, name)) for name in HOT}
     storage.close()
     assert {name: told for name, told in found.items() if told} == {}
+
+
+@pytest.mark.parametrize("runs", [0, 1, 5, 50])
+def test_a_plan_made_while_the_tables_were_counted_and_found_small_is_one_for_large_ones(
+    fresh_postgres_url: str, runs: int
+) -> None:
+    """P6, P8: it is kept while they grow. Who joins then reads each of a million rows for each of a hundred keys."""
+    storage = PostgresRuntimeStorage(fresh_postgres_url, upgrade=True)
+    if runs:
+        fill(fresh_postgres_url, runs)
+    connection = storage.engine.raw_connection()
+    try:
+        driver = cast("psycopg.Connection[Any]", connection.driver_connection)
+        driver.rollback()
+        driver.autocommit = True
+        driver.execute("VACUUM ANALYZE")
+        for name in OF_KEYS:
+            nodes = generic_plan(driver, getattr(_statements(), name))
+            assert [node for node in nodes if reads_whole(node)] == [], name
+    finally:
+        connection.close()
+        storage.close()
+
+
+def test_a_join_with_a_small_table_would_read_it_whole(fresh_postgres_url: str) -> None:
+    """The check can fail: that is what a plain join comes to."""
+    storage = PostgresRuntimeStorage(fresh_postgres_url, upgrade=True)
+    connection = storage.engine.raw_connection()
+    try:
+        driver = cast("psycopg.Connection[Any]", connection.driver_connection)
+        driver.rollback()
+        driver.autocommit = True
+        driver.execute("VACUUM ANALYZE")
+        joined = replace(
+            _statements().load_steps,
+            text="SELECT s.* FROM unnest(%(firsts)s::VARCHAR[], %(seconds)s::VARCHAR[]) AS k(i, n) "
+            "JOIN fuseline_steps s ON s.instance_id = k.i AND s.name = k.n",
+        )
+        assert any(reads_whole(node) for node in generic_plan(driver, joined))
+    finally:
+        connection.close()
+        storage.close()
 
 
 def test_a_table_that_is_read_whole_is_seen(fresh_postgres_url: str) -> None:

@@ -35,6 +35,7 @@ from sqlalchemy import (
     insert,
     literal_column,
     select,
+    true,
     tuple_,
     union_all,
     update,
@@ -43,7 +44,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ClauseElement
 
 from fuseline.model.status import RunStatus, Status
-from fuseline.storage.sql.rows import RUN_CHANGES
 from fuseline.storage.sql.tables import dead_letters, inputs, joins, runs, schemas, steps, workers
 
 # As text in the statement: a plan that is made once for all parameters could not use a partial index otherwise.
@@ -76,7 +76,7 @@ class Statements(ABC):
         self.load_runs_locked = self._listed(lambda: self._load_runs().with_for_update())
         self.load_inputs = self._listed(lambda: select(inputs).where(among(inputs.c.instance_id, "ids")))
         self.load_steps = self._listed(lambda: self._of_keys(steps))
-        self.load_steps_locked = self.compile(self._of_keys(steps).with_for_update(of=steps))
+        self.load_steps_locked = self.compile(self._of_keys(steps, lock=True))
         self.load_joins = self._listed(lambda: self._of_keys(joins))
         self.load_all_steps = self._listed(lambda: select(steps).where(among(steps.c.instance_id, "ids")))
         self.load_all_joins = self._listed(lambda: select(joins).where(among(joins.c.instance_id, "ids")))
@@ -87,7 +87,7 @@ class Statements(ABC):
 
         self.insert_runs = self._insert(runs)
         self.put_inputs = self._put(inputs)
-        self.update_runs = self._update(runs, RUN_CHANGES, 1)
+        self.put_runs = self._put(runs, keep=("workflow_id", "version", "created_at"))
         self.put_steps = self._put(steps)
         self.put_joins = self._put(joins)
         self.put_letters = self._put(dead_letters)
@@ -190,10 +190,9 @@ class Statements(ABC):
     def _load_runs(self) -> Select[Any]:
         return select(runs).where(self._among(runs.c.instance_id, "ids")).order_by(runs.c.instance_id)
 
-    def _of_keys(self, table: Table) -> Select[Any]:
-        keys = self._keys()
-        mine = and_(table.c.instance_id == keys.c.first, table.c.name == keys.c.second)
-        return select(table).select_from(keys.join(table, mine))
+    @abstractmethod
+    def _of_keys(self, table: Table, *, lock: bool = False) -> Select[Any]:
+        """The rows of a list of keys. `lock`: where there is something to lock."""
 
     def _schemas_of_keys(self) -> Select[Any]:
         keys = self._keys()
@@ -278,11 +277,13 @@ class SqliteStatements(Statements):
         self._is_for_one = False
         return replace(many, for_one=one)
 
-    def _of_keys(self, table: Table) -> Select[Any]:
-        if not self._is_for_one:
-            return super()._of_keys(table)
-        mine = and_(table.c.instance_id == bindparam("first"), table.c.name == bindparam("second"))
-        return select(table).where(mine)
+    def _of_keys(self, table: Table, *, lock: bool = False) -> Select[Any]:
+        if self._is_for_one:
+            mine = and_(table.c.instance_id == bindparam("first"), table.c.name == bindparam("second"))
+            return select(table).where(mine)
+        keys = self._keys()
+        mine = and_(table.c.instance_id == keys.c.first, table.c.name == keys.c.second)
+        return select(table).select_from(keys.join(table, mine))
 
     def _among(self, of: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         if self._is_for_one:
@@ -319,13 +320,26 @@ class SqliteStatements(Statements):
 
 
 class PostgresStatements(Statements):
-    """A list is an array. Many rows are written by one statement that reads them from one JSON text."""
+    """A list is an array. Many rows are written by one statement that reads them from one JSON text.
+
+    How a statement is executed must not depend on how large a table was when somebody last counted: a plan is made once, and
+    an empty table that was counted may have a million rows before it is again.
+    """
 
     def __init__(self) -> None:
         super().__init__(postgresql.psycopg.dialect())  # type: ignore[no-untyped-call]
 
     def _among(self, of: ColumnElement[Any], name: str) -> ColumnElement[bool]:
         return of == any_(bindparam(name, type_=ARRAY(String)))
+
+    def _of_keys(self, table: Table, *, lock: bool = False) -> Select[Any]:
+        # A join leaves it to the planner how, who reads the whole table for each key where it was nearly empty once. The
+        # limit keeps him from taking this for a join.
+        keys = self._keys()
+        mine = and_(table.c.instance_id == keys.c.first, table.c.name == keys.c.second)
+        one = select(table).where(mine).limit(literal_column("1"))
+        row = (one.with_for_update() if lock else one).lateral("row")
+        return select(row).select_from(keys.join(row, true()))
 
     def _keys(self) -> FromClause:
         lists = (bindparam("firsts", type_=ARRAY(String)), bindparam("seconds", type_=ARRAY(String)))

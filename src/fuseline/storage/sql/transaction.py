@@ -93,7 +93,7 @@ class SqlTransaction(Transaction):
         # Along a chain a header goes from one open step to one open step: nothing to write.
         known = [run for run in runs if not run.is_new and run != self._headers.get(run.instance_id)]
         if known:
-            write(s.update_runs, [rows.run_changes(run) for run in known])
+            write(s.put_runs, [rows.run_values(run) for run in known])
         if changes.inputs:
             write(s.put_inputs, [(i, rows.dumps(value)) for i, value in changes.inputs.items()])
         if changes.steps:
