@@ -155,9 +155,16 @@ class DeadlineExceededError(RetryableError, TimeoutError):
 
 
 class StorageUnavailableError(RetryableError):
-    """The database cannot be reached, or refused for a reason that passes (lock timeout, full disk)."""
+    """The database cannot be reached, or refused for a reason that passes (lock timeout, full disk).
+
+    `is_conflict`: what was to be new is there already, and nothing was written.
+    """
 
     code = "storage_unavailable"
+
+    def __init__(self, message: str, *, is_conflict: bool = False) -> None:
+        super().__init__(message)
+        self.is_conflict = is_conflict
 
 
 class SecondCoordinatorError(FatalError):

@@ -63,6 +63,8 @@ class Leaving(Watched):
     def __init__(self) -> None:
         super().__init__()
         self.at_end: list[Exception | None] = []
+        self.tells_conflicts = False
+        self.conflict_at_end = False  # and not as it is saved
         self.ended: list[list[str]] = []
         """The runs of each transaction, in the order in which they ended."""
 
@@ -71,7 +73,22 @@ class Leaving(Watched):
         saved = len(self.saves)
         with super().transaction() as tx:
             tx.begin_commit = lambda: True  # type: ignore[method-assign]
+            tx.tells_conflicts = self.tells_conflicts
+            save, conflict = tx.save, None
+
+            def save_or_wait(changes: Changes) -> None:
+                nonlocal conflict
+                try:
+                    save(changes)
+                except StorageUnavailableError as error:
+                    if not self.conflict_at_end:
+                        raise
+                    conflict = error
+
+            tx.save = save_or_wait  # type: ignore[method-assign]
             yield tx
+            if conflict is not None:
+                raise conflict
             mine = self.saves[saved : saved + 1]  # the others that are under way have saved before, or later
             error = self.at_end.pop(0) if self.at_end else None
             if isinstance(error, CallerError):

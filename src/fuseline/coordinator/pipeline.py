@@ -155,6 +155,10 @@ class Pipeline:
         doubts = self._ledger.doubts
         try:
             return self._ledger.begin([item.what for item in items])
+        except StorageUnavailableError as error:
+            if not error.is_conflict:
+                raise
+            return Begun(self.apply(items))
         except (RetryableError, FatalError):
             raise
         except Exception as error:  # noqa: BLE001 - as in `apply`
@@ -163,6 +167,10 @@ class Pipeline:
     def _outcomes(self, one: _UnderWay) -> list[Outcome]:
         try:
             return one.begun.finish(one.meanwhile)
+        except StorageUnavailableError as error:
+            if not error.is_conflict:
+                raise
+            return self.apply(one.items)  # runs that are there already (P3)
         except (RetryableError, FatalError):
             raise
         except Exception as error:  # noqa: BLE001 - as in `apply`

@@ -44,8 +44,11 @@ class Batch(Decider):
         self.changed_letters: dict[tuple[str, LetterKey], DeadLetter] = {}
         self._plans: dict[tuple[str, str], Plan] = {}
 
-    def run(self, items: Sequence[Dispatch | Occurrence], then: Then | None = None) -> list[Outcome]:
-        outcomes = self._run(items)
+    def run(
+        self, items: Sequence[Dispatch | Occurrence], then: Then | None = None, *, presume_new: bool = False
+    ) -> list[Outcome]:
+        """`presume_new`: no run that is dispatched is looked for. Where one exists storage does not save anything."""
+        outcomes = self._decide_all(items) if presume_new else self._run(items)
         if then is not None and (more := then(outcomes)):
             outcomes += self._run(more)
         self._save()

@@ -11,7 +11,7 @@ from fuseline.clock import Clock
 from fuseline.engine import Plan, Rules
 from fuseline.engine.effects import Verdict
 from fuseline.engine.events import RunDuePassed, StepDuePassed
-from fuseline.errors import CallerError
+from fuseline.errors import CallerError, StorageUnavailableError
 from fuseline.ledger.batch import Batch
 from fuseline.ledger.definitions import Definitions
 from fuseline.ledger.items import Dispatch, Occurrence, Outcome, Then
@@ -125,17 +125,23 @@ class Ledger:
     def begin(self, items: Sequence[Dispatch | Occurrence]) -> Begun:
         """As `apply`, but that where storage can be left to commit by itself, that is not waited for.
 
-        Until it is finished the commit counts among the `doubts`.
+        Until it is finished the commit counts among the `doubts`. Dispatches alone may be presumed to be new. Where one is
+        not, a `StorageUnavailableError` that `is_conflict` says so, here or in `finish`: apply them, then.
         """
         doubts = self.doubts
         try:
             with ExitStack() as leaving:
                 tx = leaving.enter_context(self.storage.transaction())
-                outcomes = self._batch(tx).run(items)
+                are_new = tx.tells_conflicts and all(type(item) is Dispatch for item in items)
+                outcomes = self._batch(tx).run(items, presume_new=are_new)
                 self.doubts += 1
                 ending = leaving.pop_all() if tx.begin_commit() else None
         except CallerError:  # it is rolled back
             self.doubts = doubts
+            raise
+        except StorageUnavailableError as error:
+            if error.is_conflict:
+                self.doubts = doubts
             raise
         if ending is None:
             self.doubts = doubts
@@ -148,6 +154,9 @@ class Ledger:
                     tx.meanwhile = meanwhile
             except CallerError:
                 self.doubts -= 1
+                raise
+            except StorageUnavailableError as error:
+                self.doubts -= error.is_conflict
                 raise
             self.doubts -= 1
             self._count(outcomes)

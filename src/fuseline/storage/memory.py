@@ -251,7 +251,7 @@ class _MemoryTransaction(Transaction):
     def save(self, changes: Changes) -> None:
         for run in changes.runs:
             if run.is_new and run.instance_id in self._storage._runs:
-                raise StorageUnavailableError(f"run {run.instance_id} exists already")
+                raise StorageUnavailableError(f"run {run.instance_id} exists already", is_conflict=True)
         self._changes.append(changes)
 
     def take_due(self, now: float, limit: int) -> list[Due]:

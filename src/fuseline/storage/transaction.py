@@ -98,6 +98,9 @@ class Transaction(ABC):
     storage, and raises nothing. A storage that has nobody to wait for does not call it.
     """
 
+    tells_conflicts: bool = False
+    """Whether that a new run exists is an error that `is_conflict`, so that one may save it without looking."""
+
     def begin_commit(self) -> bool:
         """Have it committed from now on, where that is another's work: nothing more is loaded or saved in it.
 
@@ -118,9 +121,9 @@ class Transaction(ABC):
     def save(self, changes: Changes) -> None:
         """Write the rows, set-based.
 
-        A new run whose instance_id exists makes the whole transaction fail with `StorageUnavailableError`: somebody else
-        dispatched it just now, and who tries again finds it. Raises `CallerError` for a result that is not JSON or that
-        nests too deep, on storages that have to write it down.
+        A new run whose instance_id exists makes the whole transaction fail with `StorageUnavailableError` (see
+        `tells_conflicts`): somebody else dispatched it just now, and who tries again finds it. Raises `CallerError` for a
+        result that is not JSON or that nests too deep, on storages that have to write it down.
         """
 
     @abstractmethod

@@ -330,6 +330,8 @@ class SharedStorageContract(StorageCases):
                 keep(storage, run_row("i"))
                 tx.save(Changes([run_row("i")]))
 
-        with pytest.raises(StorageUnavailableError):
+        with pytest.raises(StorageUnavailableError) as told:
             dispatch()
         assert storage.read_run_row("i") is not None
+        with storage.transaction() as tx:
+            assert told.value.is_conflict == tx.tells_conflicts

@@ -200,3 +200,27 @@ def test_a_dispatch_that_storage_cannot_begin_is_refused_at_once() -> None:
     desk.storage.is_full = True
     desk.answer()
     assert (desk.replies, desk.lost, desk.acked, desk.pipeline.is_under_way) == ([False], 1, [1], False)
+
+
+@pytest.mark.parametrize("begins", [True, False], ids=["as it is begun", "as it is committed"])
+def test_runs_that_are_there_already_are_found_by_who_did_not_look(begins: bool) -> None:
+    """P3: a caller repeats what he had no answer to. The others of his call, and of the next one, begin."""
+    desk = Dispatching(["a"], ["b", "a", "c"], ["d"])
+    desk.storage.tells_conflicts = True
+    desk.answer()
+    desk.pipeline.finish()
+    if not begins:
+        desk.storage.conflict_at_end = True
+    assert desk.answer()
+    assert desk.answer()
+    desk.pipeline.finish()
+    assert (desk.replies, desk.acked, desk.lost) == ([True] * 3, [1, 2, 3], 0)
+    assert sorted(desk.assigned) == ["a", "a", "b", "c", "d"]  # what is queued is offered again
+    assert len(desk.storage.list_runs()) == 4
+
+
+def test_who_dispatches_many_new_runs_does_not_look_for_them() -> None:
+    desk = Dispatching(["a", "b"])
+    desk.storage.tells_conflicts = True
+    desk.answer()
+    assert not any(wanted.runs for wanted in desk.storage.loads)

@@ -346,7 +346,9 @@ def _explain(error: psycopg.Error) -> FuselineError:
             f"the database's tables are not those of this version: {told}: fuseline db upgrade"
         )
     if isinstance(error, errors.UniqueViolation):
-        return StorageUnavailableError(f"another transaction wrote the same at the same time: {told}")
+        return StorageUnavailableError(
+            f"another transaction wrote the same at the same time: {told}", is_conflict=True
+        )
     if isinstance(error, errors.InvalidSqlStatementName):
         return StorageUnavailableError(f"somebody took away what was prepared on the connection: {told}")
     if isinstance(error, errors.InsufficientPrivilege):

@@ -61,6 +61,8 @@ _STEP_SET: Final = tuple(column.name for column in steps.columns if column.name 
 class NotingTransaction(SqlTransaction):
     """One that reads, and keeps what it has `read` and `saved` for who remembers it."""
 
+    tells_conflicts = True
+
     def __init__(self, session: Session, statements: Statements) -> None:
         super().__init__(session, statements)
         self.read = Loaded()

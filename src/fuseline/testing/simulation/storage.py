@@ -96,6 +96,7 @@ class Session(MemoryRuntimeStorage):
                 return True
 
             held.begin_commit = begin_commit
+            held.tells_conflicts = True
             yield unit
             if unit.meanwhile is not None and unit.meanwhile():
                 history.bit("messages were read ahead of their turn")
