@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -27,46 +29,39 @@ def test_the_hot_statements_go_by_an_index(fresh_postgres_url: str) -> None:
     assert {name: told for name, told in found.items() if told} == {}
 
 
+@contextmanager
+def counted(url: str, runs: int) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of a storage's to a database with so many runs, in which PostgreSQL has just counted."""
+    storage = PostgresRuntimeStorage(url, upgrade=True)
+    if runs:
+        fill(url, runs)
+    with closing(storage), closing(storage.engine.raw_connection()) as connection:
+        driver = cast("psycopg.Connection[Any]", connection.driver_connection)
+        driver.autocommit = True
+        driver.execute("VACUUM ANALYZE")
+        yield driver
+
+
 @pytest.mark.parametrize("runs", [0, 1, 5, 50])
 def test_a_plan_made_while_the_tables_were_counted_and_found_small_is_one_for_large_ones(
     fresh_postgres_url: str, runs: int
 ) -> None:
     """P6, P8: it is kept while they grow. Who joins then reads each of a million rows for each of a hundred keys."""
-    storage = PostgresRuntimeStorage(fresh_postgres_url, upgrade=True)
-    if runs:
-        fill(fresh_postgres_url, runs)
-    connection = storage.engine.raw_connection()
-    try:
-        driver = cast("psycopg.Connection[Any]", connection.driver_connection)
-        driver.rollback()
-        driver.autocommit = True
-        driver.execute("VACUUM ANALYZE")
+    with counted(fresh_postgres_url, runs) as driver:
         for name in OF_KEYS:
             nodes = generic_plan(driver, getattr(_statements(), name))
             assert [node for node in nodes if reads_whole(node)] == [], name
-    finally:
-        connection.close()
-        storage.close()
 
 
 def test_a_join_with_a_small_table_would_read_it_whole(fresh_postgres_url: str) -> None:
     """The check can fail: that is what a plain join comes to."""
-    storage = PostgresRuntimeStorage(fresh_postgres_url, upgrade=True)
-    connection = storage.engine.raw_connection()
-    try:
-        driver = cast("psycopg.Connection[Any]", connection.driver_connection)
-        driver.rollback()
-        driver.autocommit = True
-        driver.execute("VACUUM ANALYZE")
-        joined = replace(
-            _statements().load_steps,
-            text="SELECT s.* FROM unnest(%(firsts)s::VARCHAR[], %(seconds)s::VARCHAR[]) AS k(i, n) "
-            "JOIN fuseline_steps s ON s.instance_id = k.i AND s.name = k.n",
-        )
+    joined = replace(
+        _statements().load_steps,
+        text="SELECT s.* FROM unnest(%(firsts)s::VARCHAR[], %(seconds)s::VARCHAR[]) AS k(i, n) "
+        "JOIN fuseline_steps s ON s.instance_id = k.i AND s.name = k.n",
+    )
+    with counted(fresh_postgres_url, 0) as driver:
         assert any(reads_whole(node) for node in generic_plan(driver, joined))
-    finally:
-        connection.close()
-        storage.close()
 
 
 def test_a_table_that_is_read_whole_is_seen(fresh_postgres_url: str) -> None:
