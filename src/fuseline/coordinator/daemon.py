@@ -119,6 +119,7 @@ class Coordinator:
             self._hearing.ask,
         )
         self._pipeline.on_failed = self._look_at_timers
+        self._pipeline.on_under_way = self._finish_soon
         early = EarlyReports(self._pipeline, self._outbox, self._link.call_later, self._look_at_timers)
         self._recording = Recording(self._pipeline, self._outbox, early, self._wait_for_storage)
         self._reports: list[Source] | None = None
@@ -260,12 +261,11 @@ class Coordinator:
                 break
             if not self._recording.record(self._reports, self._batch):
                 break
-        self._finish_soon()
         self._timers.look()
 
     def _finish_soon(self) -> None:
-        """What is under way waits for storage: what has arrived by now is read, and begun, before that."""
-        if self._pipeline.is_under_way and self._finishing is None:
+        """In the loop's next turn: what has arrived by then is read before that."""
+        if self._finishing is None:
             self._finishing = self._link.call_later(0.0, self._finish)
 
     def _finish(self) -> None:
@@ -317,10 +317,9 @@ class Coordinator:
         while self._storage_retry is None and not self._stopping:
             if is_enough():
                 self._link.call_later(0.0, self._answer)
-                break
+                return
             if not self._answering.answer(self._asked, self._batch, is_enough):
-                break
-        self._finish_soon()
+                return
 
     # ---- heartbeats, timers, housekeeping
 

@@ -79,6 +79,8 @@ class Pipeline:
         self.on_failed: Callable[[], None] = _nothing
         """Called when steps have failed whose assignment cannot be sent: rows were saved, and some may be due soon."""
         self.overtaking = Overtaking()
+        self.on_under_way: Callable[[], None] = _nothing
+        """Called when a batch is under way: it has to be finished soon, whoever has begun it."""
         self.few = few
         self._under_way: _UnderWay | None = None
 
@@ -134,6 +136,7 @@ class Pipeline:
         one = _UnderWay(items, runs, begun, on_done, on_lost, meanwhile)
         if begun.is_under_way:
             self._under_way = one
+            self.on_under_way()
         else:
             self._finish(one)
 
