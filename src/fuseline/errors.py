@@ -162,9 +162,12 @@ class StorageUnavailableError(RetryableError):
 
     code = "storage_unavailable"
 
-    def __init__(self, message: str, *, is_conflict: bool = False) -> None:
-        super().__init__(message)
-        self.is_conflict = is_conflict
+    is_conflict: bool = False
+
+    def __init__(self, *message: object, is_conflict: bool = False) -> None:
+        super().__init__(*message)
+        if is_conflict:
+            self.is_conflict = True
 
 
 class SecondCoordinatorError(FatalError):

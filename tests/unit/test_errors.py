@@ -15,6 +15,7 @@ from fuseline.errors import (
     FuselineError,
     RetryableError,
     RunFailed,
+    StorageUnavailableError,
     error_from_code,
 )
 
@@ -80,3 +81,15 @@ def test_a_failed_run_carries_what_is_known_of_it() -> None:
     assert (str(error), error.step, error.error, error.run) == ("step 'a' failed", "a", "why", "view")
     bare = RunFailed("cancelled")
     assert (bare.step, bare.error, bare.run) == (None, None, None)
+
+
+def test_an_error_of_storage_needs_no_words_and_none_of_its_own_to_be_asked_about() -> None:
+    """Storages of users' own raise it, and kinds of it, as they could before it told of conflicts."""
+
+    class Their(StorageUnavailableError):
+        def __init__(self) -> None:
+            Exception.__init__(self, "theirs")
+
+    assert not StorageUnavailableError().is_conflict
+    assert not Their().is_conflict
+    assert StorageUnavailableError("there", is_conflict=True).is_conflict

@@ -117,6 +117,7 @@ class Coordinator:
             self._wait_for_storage,
             self._is_catching_up,
             self._hearing.ask,
+            lambda: self._storage_retry is not None,
         )
         self._pipeline.on_failed = self._look_at_timers
         self._pipeline.on_under_way = self._finish_soon

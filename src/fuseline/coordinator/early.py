@@ -63,6 +63,10 @@ class EarlyReports:
         self._call_later(pause, self._again)
 
     def _again(self) -> None:
+        self._pipeline.finish()  # there may be some more among it, which are asked about with the others
+        if not self._waiting:
+            self._pause = None
+            return
         pause, self._pause = self._pause or FIRST_PAUSE_SECONDS, None
         held, self._waiting = self._waiting, []
         try:
@@ -86,5 +90,5 @@ class EarlyReports:
                 )
                 self._outbox.put_back(one.delivery, one.ticket.done)
         self._on_applied()
-        if self._waiting:
+        if self._waiting and self._pause is None:
             self._arm(pause * 2)

@@ -119,11 +119,12 @@ class Pipeline:
 
         One of the two is called when the next batch begins, when somebody applies something, or at `finish`: `on_done` with
         the outcomes, for who carries them out, `on_lost` when nobody knows whether it is recorded. Raises
-        `StorageUnavailableError` with neither called, and what was under way finished.
+        `StorageUnavailableError` with neither called, and what was under way finished: storage is away, or what came before
+        of the same runs was lost.
         """
         runs = frozenset([item.what.instance_id for item in items])
-        if self._under_way is not None and not runs.isdisjoint(self._under_way.runs):
-            self.finish()
+        if self._shares(runs):
+            self._finish_what_shares(runs)
         before, self._under_way = self._under_way, None
         try:
             begun = self._begin(items)
@@ -144,6 +145,15 @@ class Pipeline:
         """Wait for what is under way, if anything is. False: nobody knows whether it is recorded."""
         one, self._under_way = self._under_way, None
         return one is None or self._finish(one)
+
+    def _shares(self, runs: frozenset[str]) -> bool:
+        return self._under_way is not None and not runs.isdisjoint(self._under_way.runs)
+
+    def _finish_what_shares(self, runs: frozenset[str]) -> None:
+        """What comes next of a run never overtakes what came before. Raises `StorageUnavailableError` where that is lost."""
+        shares = self._shares(runs)
+        if not self.finish() and shares:
+            raise StorageUnavailableError("what came before of the same run may not be recorded")
 
     def _finish(self, one: _UnderWay) -> bool:
         try:
@@ -184,7 +194,7 @@ class Pipeline:
 
         What is under way is finished first. `meanwhile`: see `Transaction`.
         """
-        self.finish()
+        self._finish_what_shares(frozenset([item.what.instance_id for item in items]))
         doubts = self._ledger.doubts
         try:
             return self._ledger.apply([item.what for item in items], meanwhile=meanwhile)

@@ -59,9 +59,11 @@ class Timers:
         on_storage_lost: Callable[[StorageUnavailableError], None],
         is_catching_up: Callable[[], bool] = lambda: False,
         ask_echo: Callable[[], None] = lambda: None,
+        is_storage_away: Callable[[], bool] = lambda: False,
     ) -> None:
         """`is_catching_up`: whether reports wait here to be recorded. `ask_echo`: has `heard` be called when all that
-        others have said by now was heard.
+        others have said by now was heard. `is_storage_away`: whether it was lost and is to be tried again, after which
+        somebody calls `wake_anew`.
         """
         self._link = link
         self._ledger = ledger
@@ -71,6 +73,7 @@ class Timers:
         self._on_storage_lost = on_storage_lost
         self._is_catching_up = is_catching_up
         self._ask_echo = ask_echo
+        self._is_storage_away = is_storage_away
         self._late_seconds = max(LATE_SECONDS[0], min(LATE_SECONDS[1], book.lease_seconds / 10))
         self._fresh_seconds = min(FRESH_SECONDS, max(2 * SETTLE_SECONDS, book.lease_seconds / 10))
         self._heard_at = float("-inf")  # monotonic, as the next two
@@ -140,8 +143,9 @@ class Timers:
         if (pause := self._pause_seconds()) is not None:
             self._arm(self._ledger.clock.now() + pause)
             return
-        if not self._pipeline.finish():
-            return  # what was reported in time may be among it (P4); when storage is back all is looked at anew
+        self._pipeline.finish()
+        if self._is_storage_away():
+            return  # what was reported in time may wait for it (P4); when it is back all is looked at anew
         try:
             outcomes = self._ledger.apply_due(BATCH, self._book.renewed_until)
             # Before anything else that may fail: it is recorded, and nobody would say it again.
@@ -242,8 +246,9 @@ class Timers:
         if isinstance(count, FuselineError):
             log.warning("cannot look into a queue, the next sweep will: %s", count)
             return
-        if self._link.is_blocked:
-            return  # it could not get there
+        self._pipeline.finish()
+        if self._link.is_blocked or self._is_storage_away():
+            return  # it could not get there, or what was said of it may not be recorded; the next sweep looks again
         backlog = count is not None and count.messages > 0
         if backlog:
             offers = [offer for offer in offers if self._pipeline.overtaking.has_overtaken(offer[0])]
@@ -280,7 +285,8 @@ class Timers:
         none where there are no leases (P8).
         Raises `StorageUnavailableError`.
         """
-        if not self._pipeline.finish():
+        self._pipeline.finish()
+        if self._is_storage_away():
             return
         self._book.forget_silent()
         now = self._ledger.clock.monotonic()

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from fuseline.coordinator.early import EarlyReports
+from fuseline.coordinator.early import FIRST_PAUSE_SECONDS, EarlyReports
 from fuseline.coordinator.pipeline import Item, Pipeline
 from fuseline.coordinator.settle import Ticket
 from fuseline.coordinator.workers import WorkerBook
 from fuseline.engine.effects import Verdict
 from fuseline.engine.events import StepReported
 from fuseline.errors import StorageUnavailableError
-from fuseline.ledger import Dispatch, Occurrence
+from fuseline.ledger import Dispatch, Occurrence, Outcome
 from fuseline.model import Status
 from fuseline.testing.flows import graph
-from tests.unit.ledgers import ledger_with
+from tests.unit.ledgers import Leaving, ledger_over, ledger_with
 
 
-def report(step: str, **said: Any) -> Item:
-    return Item(Occurrence("r", StepReported(step, 1, Status.SUCCEEDED, holder="w", **said), "g"))
+def report(step: str, instance_id: str = "r", **said: Any) -> Item:
+    return Item(Occurrence(instance_id, StepReported(step, 1, Status.SUCCEEDED, holder="w", **said), "g"))
 
 
 def test_what_an_early_report_queues_goes_out_when_only_the_answer_to_the_commit_was_lost(
@@ -66,3 +66,26 @@ def test_what_an_early_report_queues_goes_out_when_only_the_answer_to_the_commit
     later.pop()()
     assert (sent, settled, later) == (["c"], [True], [])
     assert looks == [True]  # what was saved may be due soon
+
+
+def test_early_reports_that_come_while_others_are_asked_about_share_their_timer() -> None:
+    """Each batch that was finished for them armed one more, so that a moment became shorter and shorter."""
+    ledger, _, clock = ledger_over(Leaving(), graph("g", {"a": ["b"]}))
+    ledger.apply([Dispatch("g", "1", i) for i in ("r", "s")])
+    outbox = SimpleNamespace(events=lambda _outcome: None)
+    pipeline = Pipeline(ledger, cast("Any", outbox), WorkerBook(clock, 60.0), few=0)
+    armed: list[float] = []
+    early = EarlyReports(pipeline, cast("Any", outbox), lambda seconds, _then: armed.append(seconds))
+    ticket = Ticket(cast("Any", SimpleNamespace(settle=lambda: None)), cast("Any", None))
+
+    def hold_all(outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            assert outcome.verdict is Verdict.EARLY
+            early.hold(cast("Any", None), report("b", outcome.instance_id, continued_from=("a", 1)), ticket)
+
+    early.hold(cast("Any", None), report("b", continued_from=("a", 1)), ticket)
+    pipeline.begin([report("b", "s", continued_from=("a", 1))], hold_all, lambda _error: None)
+    early._again()
+    assert armed == [FIRST_PAUSE_SECONDS, 2 * FIRST_PAUSE_SECONDS]
+    early._again()
+    assert armed[2:] == [4 * FIRST_PAUSE_SECONDS]

@@ -207,6 +207,19 @@ def test_what_comes_next_of_a_run_waits_until_what_came_before_is_recorded() -> 
     assert left.storage.ended == [["a"], ["b"], []]
 
 
+@pytest.mark.parametrize("at_once", [True, False], ids=["applied", "begun"])
+def test_what_comes_next_of_a_run_is_not_decided_on_while_what_came_before_may_be_lost(at_once: bool) -> None:
+    """P3, P5: a step was given back before it was claimed, and so held by a worker that was gone."""
+    left = Left("a", "b")
+    left.storage.at_end = [StorageUnavailableError("cut off")]
+    left.begin("a", "b")
+    with pytest.raises(StorageUnavailableError, match="came before"):
+        left.pipeline.apply([report("b")]) if at_once else left.begin("b")
+    assert left.told == [("a", "cut off")]
+    assert left.storage.transactions == 1 + 1
+    assert left.pipeline.apply([report("b")])  # once more, when storage is back
+
+
 def test_whoever_applies_something_finds_what_is_under_way_recorded_and_told() -> None:
     left = Left("a", "b")
     left.begin("a")

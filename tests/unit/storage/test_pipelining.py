@@ -146,6 +146,17 @@ def test_a_commit_that_is_begun_is_made_without_us(
     assert is_unused(connection)
 
 
+def test_nothing_is_executed_behind_a_commit(connection: psycopg.Connection[Any], prepared: Prepared) -> None:
+    """P7: its answer would never come."""
+    pipeline = Pipeline(connection, prepared, begin=True)
+    pipeline.execute(PUT, {"n": 1})
+    pipeline.begin_commit()
+    with pytest.raises(RuntimeError, match="being committed"):
+        pipeline.execute(PUT, {"n": 2})
+    assert pipeline.commit()
+    assert is_unused(connection)
+
+
 @pytest.mark.parametrize("waits", [True, False], ids=["and waited for", "and abandoned"])
 def test_a_commit_that_is_begun_and_fails_is_an_error_at_its_end(
     connection: psycopg.Connection[Any], prepared: Prepared, waits: bool

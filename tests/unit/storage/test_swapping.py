@@ -24,6 +24,7 @@ from fuseline.errors import CallerError, StorageUnavailableError
 from fuseline.ledger import Dispatch, Ledger, Occurrence, Outcome
 from fuseline.model import RunStatus, Status
 from fuseline.model.schema import PolicySpec
+from fuseline.model.views import WorkerView
 from fuseline.storage import PostgresRuntimeStorage
 from fuseline.storage.base import Changes, StoredRun, Transaction, Wanted
 from fuseline.storage.recollection import PAUSE
@@ -267,6 +268,30 @@ def test_who_has_his_own_transactions_is_given_every_report_in_one(
         (outcome,) = apply(ledger, "i", done("a"))
     assert outcome.verdict is Verdict.ACCEPTED
     assert len(begun) == before + 1
+
+
+@pytest.mark.timeout(30)
+def test_who_writes_until_the_end_of_his_own_transactions_is_not_committed_before(
+    fresh_postgres_url: str, clock: ManualClock
+) -> None:
+    """P7: its statement stood behind the commit, and was waited for for ever."""
+
+    class Audited(PostgresRuntimeStorage):
+        @contextmanager
+        def transaction(self) -> Iterator[Transaction]:
+            with super().transaction() as tx:
+                yield tx
+                tx.save_worker(
+                    WorkerView(worker_id="audit", workflows=[], registered_at=1.0, last_seen_at=1.0)
+                )
+
+    with closing(Audited(fresh_postgres_url, upgrade=True)) as storage:
+        ledger = Ledger(storage, clock)
+        ledger.register([graph("g", {"a": []})])
+        begun = ledger.begin([Dispatch("g", "1", f"run-{number}") for number in range(50)])
+        assert not begun.is_under_way
+        assert len(begun.finish()) == 50
+        assert [worker.worker_id for worker in storage.list_workers()] == ["audit"]
 
 
 def begin_anew(mine: Ledger, other: Ledger, clock: ManualClock) -> None:

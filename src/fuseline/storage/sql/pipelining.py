@@ -99,6 +99,8 @@ class Pipeline:
 
     def execute(self, statement: Statement, parameters: dict[str, Any]) -> Answer:
         """Send it behind the others, sooner or later. Raises `CallerError` for a text that PostgreSQL cannot hold."""
+        if self._committed is not None:  # its answer would never come
+            raise RuntimeError("the transaction is being committed: nothing more can be done in it")
         query, names = _numbered(statement.text)
         values = [_dumped(parameters[name], self._encoding) for name in names]
         name = self._prepared.names.get(statement.text) or self._fresh.get(statement.text)

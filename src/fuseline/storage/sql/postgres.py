@@ -67,7 +67,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
 
     Its tables must be those of this version (`fuseline db upgrade`): `MigrationError` says so where they are not. With
     `upgrade` the constructor brings them up to date, which takes the right to create tables. Thread-safe, with up to
-    `pool_size` connections.
+    `pool_size` connections. A coordinator uses up to two at a time, where there are two.
 
     Raises `CallerError` for a URL that is none, `MigrationError`, `StorageUnavailableError`.
     """
@@ -80,7 +80,9 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
         engine = postgres_engine(make_url(url), pool_size=pool_size)
         super().__init__(engine, _statements())
         self.lending = Lending(engine)
-        self.is_lending_two = pool_size > 1
+        # A subclass that has its own transactions, such as with rows of its own in them, writes until their end.
+        self._is_ours = type(self).transaction is PostgresRuntimeStorage.transaction
+        self.may_leave_commits = self._is_ours and pool_size > 1
         self._recollection = Recollection()
         try:
             with explained(), engine.connect() as connection:
@@ -115,9 +117,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
     @contextmanager
     def recalled(self) -> Iterator[Transaction]:
         """See `RuntimeStorage.recalled`: one statement (`swapping`)."""
-        # A subclass that has its own transactions, such as with rows of its own in them, is given every report in one.
-        is_ours = type(self).transaction is PostgresRuntimeStorage.transaction
-        if not is_ours or self._recollection.is_paused():
+        if not self._is_ours or self._recollection.is_paused():
             raise NotRemembered
         unit = RecalledTransaction(self._recollection)
         yield unit
@@ -175,7 +175,7 @@ class _Use:
             lending.give_back(lent)
             raise_what_it_means(error)
             raise
-        self._session = _PostgresSession(self._pipeline, self._storage.is_lending_two)
+        self._session = _PostgresSession(self._pipeline, self._storage.may_leave_commits)
         return self._session, self._pipeline
 
     def __exit__(
