@@ -12,6 +12,7 @@ from fuseline.amqp.topology import Topology
 from fuseline.amqp.wire import Command, read
 from fuseline.broker import AmqpBroker
 from fuseline.broker.defining import WHOLE_UP_TO_STEPS
+from fuseline.broker.dispatching import RUNS_AT_ONCE
 from fuseline.coordinator import Coordinator, commands
 from fuseline.errors import InvalidInputsError, SchemaConflictError
 from fuseline.model import RunStatus, WorkflowSchema
@@ -141,14 +142,14 @@ def test_another_graph_is_refused_each_time_and_its_difference_named(
 @pytest.mark.usefixtures("coordinator")
 def test_many_runs_carry_it_once_and_begin_once(connect: Connect, storage: MemoryRuntimeStorage) -> None:
     """P3: those that wait for the first command wait for its second try, too."""
-    ids = [f"run-{number}" for number in range(450)]
+    ids = [f"run-{number}" for number in range(2 * RUNS_AT_ONCE + 50)]
     for one, sent in (
         (connect(), [DIGEST, WHOLE, NOTHING, NOTHING]),
         (connect(), [DIGEST, NOTHING, NOTHING]),
     ):
-        assert one.broker.dispatch_many(LARGE, [None] * 450, instance_ids=ids) == ids
+        assert one.broker.dispatch_many(LARGE, [None] * len(ids), instance_ids=ids) == ids
         assert one.sent == sent
-    assert storage.count_runs() == {RunStatus.RUNNING: 450}
+    assert storage.count_runs() == {RunStatus.RUNNING: len(ids)}
 
 
 def test_a_database_that_was_emptied_is_told_again(
