@@ -191,10 +191,7 @@ class Answering:
             ticket.expect()
         done, lost = partial(self._applied, ready), partial(self._not_applied, ready)
         try:
-            if len(ready.items) > self._pipeline.few:
-                self._pipeline.begin(ready.items, done, lost)
-            else:
-                done(self._pipeline.apply(ready.items))
+            self._pipeline.begin(ready.items, done, lost)
         except StorageUnavailableError as error:
             lost(error)
         self._on_applied()  # rows were saved, and some of them may be due soon

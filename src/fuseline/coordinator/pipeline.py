@@ -81,7 +81,7 @@ class Pipeline:
         self.overtaking = Overtaking()
         self.on_under_way: Callable[[], None] = _nothing
         """Called when a batch is under way: it has to be finished soon, whoever has begun it."""
-        self.few = few
+        self._few = few
         self._under_way: _UnderWay | None = None
 
     @property
@@ -117,11 +117,14 @@ class Pipeline:
     ) -> None:
         """As `apply`, without waiting for the commit where storage can be left to make it; then finish what was before.
 
-        One of the two is called when the next batch begins, when somebody applies something, or at `finish`: `on_done` with
-        the outcomes, for who carries them out, `on_lost` when nobody knows whether it is recorded. Raises
-        `StorageUnavailableError` with neither called, and what was under way finished: storage is away, or what came before
-        of the same runs was lost.
+        Few are waited for all the same. One of the two is called: at once, when the next batch begins, when somebody applies
+        something, or at `finish`. `on_done` has the outcomes, for who carries them out; `on_lost`: nobody knows whether it was
+        recorded. Raises `StorageUnavailableError` with neither called, and what was under way finished: storage is away, or
+        what came before of the same runs was lost.
         """
+        if len(items) <= self._few:
+            on_done(self.apply(items, meanwhile))
+            return
         runs = frozenset([item.what.instance_id for item in items])
         if self._shares(runs):
             self._finish_what_shares(runs)

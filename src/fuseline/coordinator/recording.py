@@ -79,19 +79,13 @@ class Recording:
                 tickets[index] = source.intake.settler.open(deliveries)
         batch = _Batch(items, owners, parked, tickets)
         ahead = self._reading.ahead_of([(source, []) for source in sources], limit)
-        if len(items) > self._pipeline.few:
-            done, lost = partial(self._carry_out, batch), partial(self._keep, batch)
-            try:
-                self._pipeline.begin(items, done, lost, ahead)
-            except StorageUnavailableError as error:
-                self._keep(batch, error)
+        if not items:
+            self._carry_out(batch, [])
             return True
         try:
-            outcomes = self._pipeline.apply(items, ahead) if items else []
+            self._pipeline.begin(items, partial(self._carry_out, batch), partial(self._keep, batch), ahead)
         except StorageUnavailableError as error:
             self._keep(batch, error)
-            return True
-        self._carry_out(batch, outcomes)
         return True
 
     def _keep(self, batch: _Batch, error: StorageUnavailableError) -> None:
@@ -105,9 +99,8 @@ class Recording:
 
     def _record_kept(self) -> bool:
         batch = self._kept.pop(0)
-        fresh = [
-            not delivery.is_stale for _, delivery in batch.owners
-        ]  # the others come again, here or elsewhere
+        # What is stale comes again, here or elsewhere.
+        fresh = [not delivery.is_stale for _, delivery in batch.owners]
         batch.items = list(compress(batch.items, fresh))
         batch.owners = list(compress(batch.owners, fresh))
         batch.parked = [one for one in batch.parked if not one[1].is_stale]

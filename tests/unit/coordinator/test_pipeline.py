@@ -166,12 +166,12 @@ def test_what_is_due_after_a_step_that_cannot_be_sent_is_looked_at() -> None:
 class Left:
     """A pipeline over a storage that is left to commit, and what it says of each batch, by its first run."""
 
-    def __init__(self, *runs: str) -> None:
+    def __init__(self, *runs: str, few: int = 0) -> None:
         ledger, self.storage, clock = ledger_over(Leaving(), ONE)
         ledger.apply([Dispatch("g", "1", i) for i in runs])
         self.ledger = ledger
         self.storage.ended.clear()
-        self.pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
+        self.pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0), few)
         self.told: list[tuple[str, Any]] = []
 
     def begin(self, *runs: str, **said: Any) -> None:
@@ -193,6 +193,14 @@ def test_a_batch_is_begun_before_the_one_before_it_is_waited_for() -> None:
     left.pipeline.finish()
     assert left.told[1:] == [("b", [Verdict.ACCEPTED])]
     assert (left.pipeline.is_under_way, left.ledger.doubts) == (False, 0)
+
+
+def test_the_commit_of_a_few_is_waited_for_at_once() -> None:
+    """Most come alone, and somebody waits for what they make ready."""
+    left = Left("a", "b", "c", few=2)
+    left.begin("a", "b")
+    assert left.told == [("a", [Verdict.ACCEPTED] * 2)]
+    assert not left.pipeline.is_under_way
 
 
 def test_what_comes_next_of_a_run_waits_until_what_came_before_is_recorded() -> None:
@@ -261,7 +269,7 @@ def test_what_breaks_as_it_is_committed_is_applied_once_more_as_what_comes_again
 def test_where_storage_commits_at_the_end_a_batch_is_done_at_once() -> None:
     ledger, storage, clock = ledger_with(ONE)
     ledger.apply([Dispatch("g", "1", "a")])
-    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
+    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0), few=0)
     told: list[Outcome] = []
     pipeline.begin([report("a")], told.extend, told.append)  # type: ignore[arg-type]
     run = storage.read_run_row("a")
