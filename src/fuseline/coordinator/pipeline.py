@@ -118,9 +118,9 @@ class Pipeline:
         """As `apply`, without waiting for the commit where storage can be left to make it; then finish what was before.
 
         Few are waited for all the same. One of the two is called: at once, when the next batch begins, when somebody applies
-        something, or at `finish`. `on_done` has the outcomes, for who carries them out; `on_lost`: nobody knows whether it was
-        recorded. Raises `StorageUnavailableError` with neither called, and what was under way finished: storage is away, or
-        what came before of the same runs was lost.
+        something, or at `finish`. `on_done` has the outcomes, for who carries them out; `on_lost` says that nobody knows
+        whether it is recorded. Raises `StorageUnavailableError` with neither called, and with what was under way finished:
+        storage is away, or what came before of the same runs was lost.
         """
         if len(items) <= self._few:
             on_done(self.apply(items, meanwhile))
