@@ -52,10 +52,14 @@ several coordinators take turns at the same runs, half of what they remember is 
 
 @dataclass(slots=True)
 class _Run:
-    """`inputs` None: too long, or never seen. `steps`: those that have not ended, and those that ended last."""
+    """`inputs` None: too long, or never seen; else they leave room for `left` characters.
+
+    `steps`: those that have not ended, and those that ended last.
+    """
 
     row: RunRow
     inputs: dict[str, Any] | None
+    left: int
     steps: dict[str, StepRow]
 
 
@@ -121,6 +125,16 @@ class Recollection:
         with self._lock:
             self._runs.pop(i, None)
 
+    def swapped(self, swap: Swap) -> None:
+        """It is committed. As `wrote`, of one run that is known: the next report of it waits for this."""
+        seen, i = swap.seen_run, swap.seen_run.instance_id
+        with self._lock:
+            known = self._runs.pop(i, None)
+            if known is None or known.row.created_at != seen.created_at:
+                return
+            if (run := _remembered(swap.run or seen, None, known, [swap.step, *swap.new])) is not None:
+                self._runs[i] = run
+
     def wrote(self, changes: Changes, loaded: Loaded) -> None:
         """`changes` are committed; `loaded`: the rows that were read for them."""
         headers = {run.instance_id: run for run in changes.runs}
@@ -139,8 +153,6 @@ class Recollection:
                 if known is not None and row is not None and known.row.created_at != row.created_at:
                     known = None  # it was purged, and dispatched anew
                 inputs = changes.inputs.get(i, loaded.inputs.get(i))
-                if inputs is None and known is not None:
-                    inputs = known.inputs
                 if row is not None and (run := _remembered(row, inputs, known, changed)) is not None:
                     self._runs[i] = run
             while len(self._runs) > MAX_RUNS:
@@ -150,6 +162,7 @@ class Recollection:
 def _remembered(
     row: RunRow, inputs: dict[str, Any] | None, known: _Run | None, changed: list[StepRow]
 ) -> _Run | None:
+    """`inputs`: where they were seen just now; else they are what is `known` of them."""
     # A header or a step with an error is out of the ordinary: its columns are not compared, see `Swap`.
     if row.status is not RunStatus.RUNNING or row.is_failing or row.failed_step or row.finished_at:
         return None
@@ -163,23 +176,29 @@ def _remembered(
             # One that was reset is decided on again, of which the header says nothing.
             if not step.is_reset:
                 closed[step.name] = step
-        elif (step.result, step.action, step.finished_at) == (None,) * 3 and _is_short([step.holder]):
-            opened[step.name] = step
+        elif (step.result, step.action, step.finished_at) == (None,) * 3:
+            if step.holder is None or _left([step.holder], MAX_CHARS) >= 0:
+                opened[step.name] = step
     if len(opened) + len(closed) > MAX_STEPS:
         return None
+    if inputs is not None:
+        left = _left([inputs], MAX_CHARS)
+    elif known is not None and known.inputs is not None:
+        inputs, left = known.inputs, known.left
+    else:
+        left = MAX_CHARS
     said = [value for step in closed.values() for value in (step.result, step.action, step.holder)]
-    if not _is_short([inputs, *said]):
-        inputs, closed = None, {}
+    if left < 0 or (said and _left(said, left) < 0):
+        inputs, left, closed = None, MAX_CHARS, {}
     steps = opened | closed
     row.is_new = False
     for step in steps.values():
         step.is_new = False
-    return _Run(row, inputs, steps)
+    return _Run(row, inputs, left, steps)
 
 
-def _is_short(values: list[Any]) -> bool:
-    """Whether JSON values are of about `MAX_CHARS` together. It looks at no more of them than that."""
-    left = MAX_CHARS
+def _left(values: list[Any], left: int) -> int:
+    """Of `left` characters, how many JSON values leave, about; below 0 it looks at no more of them."""
     while values and left >= 0:
         value = values.pop()
         if isinstance(value, int):
@@ -193,7 +212,7 @@ def _is_short(values: list[Any]) -> bool:
                 if isinstance(value, dict):
                     values += value.values()
         left -= 1
-    return left >= 0
+    return left
 
 
 class RecalledTransaction(Transaction):

@@ -140,6 +140,55 @@ def test_after_a_miss_others_have_the_run_for_a_while() -> None:
     ]
 
 
+def reported(memory: Recollection, result: Any = None, **header: Any) -> Recollection:
+    """The same, once the report of step a is committed that makes step b ready."""
+    unit = RecalledTransaction(memory)
+    unit.load(ALL)
+    changed = [run_row("i", is_new=False, **header)] if header else []
+    unit.save(Changes(changed, [("i", StepRow("a", Status.SUCCEEDED, result=result)), ("i", step_row("b"))]))
+    memory.swapped(unit.swap())
+    return memory
+
+
+def test_what_a_swap_has_written_is_remembered() -> None:
+    found = reported(remembering(step_row("a"), inputs="x"), result=1).find(ALL)
+    assert found.steps["i", "a"].result == 1
+    assert found.steps["i", "b"] == step_row("b")
+    assert found.inputs == {"i": {"x": "x"}}
+    assert not found.steps["i", "b"].is_new
+
+
+def test_a_header_that_a_swap_has_written_is_remembered() -> None:
+    assert reported(remembering(step_row("a")), open_steps=7).find(ALL).runs["i"].open_steps == 7
+
+
+def test_a_run_that_a_swap_has_ended_is_forgotten() -> None:
+    memory = reported(remembering(step_row("a")), status=RunStatus.SUCCEEDED)
+    with pytest.raises(NotRemembered):
+        memory.find(ALL)
+
+
+@pytest.mark.parametrize("result", ["x" * 3000, ["x"] * 2000], ids=["text", "list"])
+def test_inputs_and_results_share_the_room_of_a_run(result: Any) -> None:
+    """P6: the size of inputs is taken once."""
+    memory = reported(remembering(step_row("a"), inputs="x" * 2000), result)
+    found = memory.find(ALL)
+    assert found.steps.keys() == {("i", "b")}
+    assert not found.inputs
+
+
+def test_a_swap_of_a_run_that_was_forgotten_meanwhile_is_not_remembered() -> None:
+    memory = remembering(step_row("a"))
+    unit = RecalledTransaction(memory)
+    unit.load(ALL)
+    unit.save(Changes(steps=[("i", StepRow("a", Status.SUCCEEDED)), ("i", step_row("b"))]))
+    swap = unit.swap()
+    memory.forget("i")
+    memory.swapped(swap)
+    with pytest.raises(NotRemembered):
+        memory.find(ALL)
+
+
 # ---- what can be proved
 
 

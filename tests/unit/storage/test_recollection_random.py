@@ -81,7 +81,7 @@ class Shared(MemoryRuntimeStorage):
             self._recollection.forget(swap.seen_run.instance_id)
             raise NotRemembered
         self.hits += 1
-        self._recollection.wrote(swap.changes, swap.seen)
+        self._recollection.swapped(swap)
 
     def _holds(self, swap: Swap, tx: Transaction) -> bool:
         i = swap.seen_run.instance_id

@@ -102,7 +102,10 @@ class Pipeline:
         if self._committed is not None:  # its answer would never come
             raise RuntimeError("the transaction is being committed: nothing more can be done in it")
         query, names = _numbered(statement.text)
-        values = [_dumped(parameters[name], self._encoding) for name in names]
+        encoding = self._encoding
+        values = [
+            None if (value := parameters[name]) is None else _dumped(value, encoding) for name in names
+        ]
         name = self._prepared.names.get(statement.text) or self._fresh.get(statement.text)
         if name is None:
             name = self._fresh[statement.text] = self._prepared.new_name(query)
@@ -251,9 +254,7 @@ def _numbered(text: str) -> tuple[bytes, tuple[str, ...]]:
     return _PARAMETER.sub(number, text).encode(), tuple(names)
 
 
-def _dumped(value: Any, encoding: str) -> bytes | None:
-    if value is None:
-        return None
+def _dumped(value: Any, encoding: str) -> bytes:
     if isinstance(value, list):
         value = _array(value)
     elif not isinstance(value, str):

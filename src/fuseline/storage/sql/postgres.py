@@ -134,7 +134,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
             self._recollection.missed(i)
             raise NotRemembered
         self.commits += 1
-        self._recollection.wrote(swap.changes, swap.seen)
+        self._recollection.swapped(swap)
 
     def _session(self, *, begin: bool) -> _Use:
         self._check_open()
@@ -248,9 +248,8 @@ class _PostgresSession(Session):
     def swap(self, swap: Swap) -> bool:
         """Whether the rows were as they were seen; then it is written."""
         statement = _statements().swap_steps if swap.run is None else _statements().swap_all
-        return (
-            self._execute(statement, values_of(swap) | {"rows": _text(statement, new_rows(swap))}).count > 0
-        )
+        new = _text(statement, new_rows(swap)) if swap.new else "[]"
+        return self._execute(statement, values_of(swap, new)).count > 0
 
     def _execute(self, statement: Statement, parameters: dict[str, Any]) -> Answer:
         self.executed += 1

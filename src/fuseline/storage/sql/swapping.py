@@ -135,15 +135,13 @@ def _has(found: CTE) -> ColumnElement[bool]:
     return exists(select(_ONE).select_from(found))
 
 
-def values_of(swap: Swap) -> dict[str, Any]:
-    """A statement's parameters, but for its `rows`."""
+def values_of(swap: Swap, new: str) -> dict[str, Any]:
+    """A statement's parameters; `new`: its `rows`."""
     run, step = swap.seen_run, swap.seen_step
-    given = dict(zip(_RUN_NAMES, _RUN_VALUES(run), strict=True))
-    given.update(zip(_STEP_NAMES, _STEP_VALUES(step), strict=True))
-    given.update(zip(_SET_NAMES, rows.step_values(run.instance_id, swap.step)[2:], strict=True))
-    if swap.run is not None:
-        given.update(zip(_HEADER_NAMES, rows.run_changes(swap.run)[1:], strict=True))
-    return given
+    given = (*_RUN_VALUES(run), *_STEP_VALUES(step), *rows.step_values(run.instance_id, swap.step)[2:], new)
+    if swap.run is None:
+        return dict(zip(_NAMES, given, strict=True))
+    return dict(zip(_NAMES_ALL, (*given, *rows.run_changes(swap.run)[1:]), strict=True))
 
 
 def new_rows(swap: Swap) -> list[tuple[Any, ...]]:
@@ -153,7 +151,10 @@ def new_rows(swap: Swap) -> list[tuple[Any, ...]]:
 
 _RUN_VALUES: Final = attrgetter(*_RUN_SEEN)
 _STEP_VALUES: Final = attrgetter(*_STEP_SEEN)
-_RUN_NAMES: Final = tuple(f"run_{name}" for name in _RUN_SEEN)
-_STEP_NAMES: Final = tuple(f"step_{name}" for name in _STEP_SEEN)
-_SET_NAMES: Final = tuple(f"set_{name}" for name in _STEP_SET)
-_HEADER_NAMES: Final = tuple(f"header_{name}" for name in _RUN_SET)
+_NAMES: Final = (
+    *(f"run_{name}" for name in _RUN_SEEN),
+    *(f"step_{name}" for name in _STEP_SEEN),
+    *(f"set_{name}" for name in _STEP_SET),
+    "rows",
+)
+_NAMES_ALL: Final = (*_NAMES, *(f"header_{name}" for name in _RUN_SET))
