@@ -262,8 +262,8 @@ class Coordinator:
                 break
             if not self._recording.record(self._reports, self._batch):
                 break
-            self._link.flush()  # a lone step waits for it, and not for what else there is to do in this turn
         self._timers.look()
+        self.storage.catch_up()
 
     def _finish_soon(self) -> None:
         """In the loop's next turn: what has arrived by then is read before that."""
@@ -322,7 +322,6 @@ class Coordinator:
                 return
             if not self._answering.answer(self._asked, self._batch, is_enough):
                 return
-            self._link.flush()
 
     # ---- heartbeats, timers, housekeeping
 

@@ -120,6 +120,10 @@ class Outbox:
         self._waiting.append(_Assigned(self, assignment, expiry, on_done))
         self._send_waiting()
 
+    def flush(self) -> None:
+        """Have what was published leave now, not at the end of the loop's turn."""
+        self._link.flush()
+
     def _send_waiting(self) -> None:
         while (
             self._waiting

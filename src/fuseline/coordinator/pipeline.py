@@ -7,7 +7,7 @@ again what it had queued.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -105,8 +105,16 @@ class Pipeline:
         self, items: Sequence[Item], outcomes: Sequence[Outcome], tickets: Sequence[Ticket | None]
     ) -> None:
         """Publish what committed outcomes, one an item, ask for."""
+        self.assign_all(outcomes, tickets)
         for item, outcome, ticket in zip(items, outcomes, tickets, strict=True):
-            self.carry_out(item, outcome, ticket)
+            self.tell(item, outcome, ticket)
+
+    def assign_all(self, outcomes: Iterable[Outcome], tickets: Iterable[Ticket | None]) -> None:
+        """Publish the assignments of all. They leave at once: workers wait for them, and for nothing else of these."""
+        for outcome, ticket in zip(outcomes, tickets, strict=True):
+            for assignment in outcome.assignments:
+                self.assign(outcome, assignment, ticket)
+        self._outbox.flush()
 
     def begin(
         self,
@@ -253,6 +261,14 @@ class Pipeline:
         """Publish what a committed outcome asks for."""
         for assignment in outcome.assignments:
             self.assign(outcome, assignment, ticket)
+        self.tell(item, outcome, ticket)
+
+    def assign(self, outcome: Outcome, assignment: StepAssignment, ticket: Ticket | None) -> None:
+        """Publish one assignment."""
+        self._outbox.assign(outcome, assignment, expecting(ticket))
+
+    def tell(self, item: Item | None, outcome: Outcome, ticket: Ticket | None) -> None:
+        """Whoever is to know of a committed outcome, beside those who get its assignments."""
         if outcome.stop is not None:
             notice = ControlNotice(
                 kind=ControlKind.STOP,
@@ -279,10 +295,6 @@ class Pipeline:
             item.on_refused(outcome, expecting(ticket))
         if item.on_outcome is not None:
             item.on_outcome(outcome)
-
-    def assign(self, outcome: Outcome, assignment: StepAssignment, ticket: Ticket | None) -> None:
-        """Publish one assignment."""
-        self._outbox.assign(outcome, assignment, expecting(ticket))
 
     def _cannot_be_sent(self, assignment: StepAssignment, error: FuselineError) -> None:
         """Its step fails and says why: nothing else would end it but the sweep, hours later and as poison (P7)."""

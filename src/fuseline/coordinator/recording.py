@@ -118,16 +118,18 @@ class Recording:
         refusals = self._refusals = [
             (delivery, reason, expecting(batch.tickets[index])) for index, delivery, reason in batch.parked
         ]
-        for item, outcome, owner in zip(batch.items, outcomes, batch.owners, strict=True):
-            index, delivery = owner
-            ticket = batch.tickets[index]
+        tickets = [batch.tickets[index] for index, _ in batch.owners]
+        self._pipeline.assign_all(outcomes, tickets)
+        for item, outcome, (_, delivery), ticket in zip(
+            batch.items, outcomes, batch.owners, tickets, strict=True
+        ):
             what = item.what
             # What is left of one that is parked does not go to the end of the queue: it would be parked again and again.
             may_wait = outcome.verdict is Verdict.EARLY and item.on_refused is not None
             if may_wait and ticket is not None and isinstance(what, Occurrence):
                 self._early.hold(by_itself(delivery, what), item, ticket)
             else:
-                self._pipeline.carry_out(item, outcome, ticket)
+                self._pipeline.tell(item, outcome, ticket)
         self._refusals = outer
         self._park(refusals)
         for ticket in batch.tickets:

@@ -164,15 +164,16 @@ class Ledger:
         return Begun(outcomes, finish)
 
     def _apply_recalled(self, items: Sequence[Dispatch | Occurrence]) -> list[Outcome] | None:
-        """What happened to one run, decided on what storage remembers of it. None: nothing is done."""
+        """What happened to one run, decided on what storage remembers of it; or its beginning. None: nothing is done."""
+        begins = len(items) == 1 and type(items[0]) is Dispatch
         i = items[0].instance_id if items else None
-        if len(items) > MAX_RECALLED or any(
-            type(item) is Dispatch or item.instance_id != i for item in items
+        if len(items) > MAX_RECALLED or (
+            not begins and any(type(item) is Dispatch or item.instance_id != i for item in items)
         ):
             return None
         try:
-            with self.storage.recalled() as tx:
-                outcomes = self._batch(tx).run(items)
+            with self.storage.recalled(begins=begins) as tx:
+                outcomes = self._batch(tx).run(items, presume_new=begins)
                 self.doubts += 1
         except NotRemembered:
             return None

@@ -137,14 +137,19 @@ class RuntimeStorage(ThinMethods, ABC):
         its header goes with the last. Runs that are locked elsewhere stay for the next time.
         """
 
-    def recalled(self) -> AbstractContextManager[Transaction]:
+    def recalled(self, *, begins: bool = False) -> AbstractContextManager[Transaction]:
         """A transaction that reads nothing: its rows are those that this object remembers. Its end is one round trip, and
         writes only if they are as they were.
+
+        `begins`: it is about one run that is presumed to be new. It loads nothing, and is written unless there is one.
 
         For who applies events of one run and calls `transaction` when it raises `NotRemembered`, inside of the `with` block
         or at its end; nothing is changed then. A storage that has nothing to gain from it remembers nothing.
         """
         raise NotRemembered
+
+    def catch_up(self) -> None:
+        """Called when nobody waits for anything: time for what a storage has put off. It raises nothing."""
 
     def now(self) -> float:
         """The database's own clock. Raises `UnsupportedError` for a storage that has none but this machine's."""

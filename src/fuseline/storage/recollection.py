@@ -9,7 +9,8 @@ that it reads (`engine.machine`), and it reads
 - inputs and steps that have ended, which change with a replay alone, and that counts itself in the header (`replays`).
   Those that a replay has reset have not ended: they are queued again without a word in the header, and not remembered.
 
-It reads no row that is not remembered: that a row is missing is never concluded from memory. What does not fit raises
+It reads no row that is not remembered: that a row is missing is never concluded from memory. A run that begins reads
+nothing at all: that there is none of its id, the `Beginning` proves as it writes it. What does not fit raises
 `NotRemembered`, and is decided on again in a transaction. So it does not matter who wrote what, or died when, or whether
 an answer was lost; it costs time alone.
 """
@@ -83,11 +84,22 @@ class Swap:
         return run == self.seen_run and step == self.seen_step
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Write `run`, which is new, with its inputs and `steps`, where there is no run of this id."""
+
+    run: RunRow
+    inputs: dict[str, Any]
+    steps: Sequence[StepRow]
+    changes: Changes
+
+
 class Recollection:
     """Rows as this storage's last commits left them, bounded (P6). Thread-safe."""
 
     def __init__(self) -> None:
         self._runs: OrderedDict[str, _Run] = OrderedDict()
+        self._put_off: tuple[Swap, int] | None = None
         self._pause = 0
         self._lock = threading.Lock()
 
@@ -97,6 +109,7 @@ class Recollection:
             raise NotRemembered
         found = Loaded(is_partial=True)
         with self._lock:
+            self._catch_up()
             for i in wanted.runs:
                 if (run := self._runs.get(i)) is None:
                     raise NotRemembered
@@ -123,17 +136,35 @@ class Recollection:
     def forget(self, i: str) -> None:
         """Whatever is wrong with it is not to happen again and again."""
         with self._lock:
+            self._catch_up()
             self._runs.pop(i, None)
 
-    def swapped(self, swap: Swap) -> None:
-        """It is committed. As `wrote`, of one run that is known: the next report of it waits for this."""
-        seen, i = swap.seen_run, swap.seen_run.instance_id
+    def swapped(self, swap: Swap, chars: int) -> None:
+        """It is committed. As `wrote`, of one run that is known. `chars`: of the result, as it was written down.
+
+        It is seen to before anything else happens here, or at `catch_up`: until then somebody waits for what it makes ready.
+        """
         with self._lock:
-            known = self._runs.pop(i, None)
-            if known is None or known.row.created_at != seen.created_at:
-                return
-            if (run := _remembered(swap.run or seen, None, known, [swap.step, *swap.new])) is not None:
-                self._runs[i] = run
+            self._catch_up()
+            self._put_off = swap, chars
+
+    def catch_up(self) -> None:
+        """See to what was put off."""
+        if self._put_off is not None:
+            with self._lock:
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        if self._put_off is None:
+            return
+        (swap, chars), self._put_off = self._put_off, None
+        seen, i = swap.seen_run, swap.seen_run.instance_id
+        known = self._runs.pop(i, None)
+        if known is None or known.row.created_at != seen.created_at:
+            return
+        run = _remembered(swap.run or seen, None, known, [swap.step, *swap.new], chars)
+        if run is not None:
+            self._runs[i] = run
 
     def wrote(self, changes: Changes, loaded: Loaded) -> None:
         """`changes` are committed; `loaded`: the rows that were read for them."""
@@ -141,12 +172,14 @@ class Recollection:
         steps: dict[str, list[StepRow]] = {i: [] for i in headers.keys() | {i for i, _ in changes.steps}}
         if len(steps) > MAX_TOGETHER:
             with self._lock:
+                self._catch_up()
                 for i in steps.keys() & self._runs.keys():
                     del self._runs[i]
             return
         for i, step in changes.steps:
             steps[i].append(step)
         with self._lock:
+            self._catch_up()
             for i, changed in steps.items():
                 known = self._runs.pop(i, None)
                 row = headers.get(i) or loaded.runs.get(i)
@@ -160,9 +193,13 @@ class Recollection:
 
 
 def _remembered(
-    row: RunRow, inputs: dict[str, Any] | None, known: _Run | None, changed: list[StepRow]
+    row: RunRow,
+    inputs: dict[str, Any] | None,
+    known: _Run | None,
+    changed: list[StepRow],
+    chars: int | None = None,
 ) -> _Run | None:
-    """`inputs`: where they were seen just now; else they are what is `known` of them."""
+    """`inputs`: where they were seen just now; else they are what is `known` of them. `chars`: of all results, if known."""
     # A header or a step with an error is out of the ordinary: its columns are not compared, see `Swap`.
     if row.status is not RunStatus.RUNNING or row.is_failing or row.failed_step or row.finished_at:
         return None
@@ -176,9 +213,10 @@ def _remembered(
             # One that was reset is decided on again, of which the header says nothing.
             if not step.is_reset:
                 closed[step.name] = step
-        elif (step.result, step.action, step.finished_at) == (None,) * 3:
-            if step.holder is None or _left([step.holder], MAX_CHARS) >= 0:
-                opened[step.name] = step
+        elif (step.result, step.action, step.finished_at) == (None,) * 3 and (
+            step.holder is None or _left([step.holder], MAX_CHARS) >= 0
+        ):
+            opened[step.name] = step
     if len(opened) + len(closed) > MAX_STEPS:
         return None
     if inputs is not None:
@@ -187,8 +225,10 @@ def _remembered(
         inputs, left = known.inputs, known.left
     else:
         left = MAX_CHARS
-    said = [value for step in closed.values() for value in (step.result, step.action, step.holder)]
-    if left < 0 or (said and _left(said, left) < 0):
+    said: list[Any] = [text for step in closed.values() for text in (step.action, step.holder)]
+    if chars is None:
+        said += [step.result for step in closed.values()]
+    if left < 0 or (closed and _left(said, left - (chars or 0)) < 0):
         inputs, left, closed = None, MAX_CHARS, {}
     steps = opened | closed
     row.is_new = False
@@ -216,7 +256,7 @@ def _left(values: list[Any], left: int) -> int:
 
 
 class RecalledTransaction(Transaction):
-    """Loads from memory, once. `swap` is for who writes what it saved."""
+    """Loads from memory, once. `swap` and `beginning` are for who writes what it saved."""
 
     def __init__(self, recollection: Recollection) -> None:
         self._recollection = recollection
@@ -251,6 +291,17 @@ class RecalledTransaction(Transaction):
             raise NotRemembered
         header = changes.runs[0] if changes.runs and changes.runs[0] != run else None
         return Swap(run, open_steps[0], header, changed[0], new, seen, changes)
+
+    def beginning(self) -> Beginning:
+        """The same of a run that was not looked for. Raises `NotRemembered` for anything else, and for one with counters."""
+        changes = self.changes
+        if self.seen is not None or changes is None or len(changes.runs) != 1:
+            raise NotRemembered
+        (run,) = changes.runs
+        inputs = changes.inputs.get(run.instance_id)
+        if inputs is None or not run.is_new or changes.joins or changes.letters:
+            raise NotRemembered
+        return Beginning(run, inputs, [step for _, step in changes.steps], changes)
 
     def take_due(self, now: float, limit: int) -> list[Due]:
         _not_remembered()

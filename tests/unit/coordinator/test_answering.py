@@ -118,6 +118,7 @@ class Dispatching:
         self.acked: list[int] = []
         self.lost = 0
         outbox: Any = SimpleNamespace(
+            flush=lambda: None,
             reply=lambda _request, reply: self.replies.append(reply.ok),
             assign=self._assign,
             events=lambda _outcome: None,

@@ -45,6 +45,9 @@ class FakeLink:
         self.published.append(how["on_done"])
         self.bodies.append(body)
 
+    def flush(self) -> None:
+        """What is published is here already."""
+
     def call_later(self, _seconds: float, _callback: object) -> None:
         """Nothing comes of it here: these are for events."""
 

@@ -64,7 +64,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     ledger, storage, clock = ledger_with(ONE)
     ledger.apply([Dispatch("g", "1", one) for one in ("good", "bad")])
     refuse_nul(storage, monkeypatch)
-    return Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
+    return Pipeline(ledger, cast("Outbox", SimpleNamespace(flush=lambda: None)), WorkerBook(clock, 60.0))
 
 
 @pytest.mark.parametrize("result", [None, 1])
@@ -116,7 +116,7 @@ def test_who_took_a_step_by_a_lone_report_that_may_be_committed_keeps_it(
     """P5: it was taken for a broken one, and its worker told to stop what he rightfully holds."""
     ledger, storage, clock = ledger_with(graph("g", {"a": ["b"]}))
     ledger.apply([Dispatch("g", "1", "run")])
-    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
+    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace(flush=lambda: None)), WorkerBook(clock, 60.0))
     break_after_the_commit(pipeline, monkeypatch)
     (outcome,) = pipeline.apply([report("run", holder="w", continues_with="b")])
     assert (outcome.verdict, outcome.stop_holders) == (Verdict.DUPLICATE, [])
@@ -129,7 +129,7 @@ def test_what_a_worker_gave_back_goes_out_although_the_batch_broke_after_its_com
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ledger, _storage, clock = ledger_with(graph("g", {"a": []}))
-    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
+    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace(flush=lambda: None)), WorkerBook(clock, 60.0))
     released = []
     for i in ("one", "two"):
         ledger.apply([Dispatch("g", "1", i)])
@@ -145,7 +145,7 @@ def test_who_goes_on_from_what_cannot_be_stored_is_told_to_stop(monkeypatch: pyt
     ledger, storage, clock = ledger_with(graph("g", {"a": ["b"]}))
     ledger.apply([Dispatch("g", "1", "bad")])
     refuse_nul(storage, monkeypatch)
-    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0))
+    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace(flush=lambda: None)), WorkerBook(clock, 60.0))
     (bad,) = pipeline.apply([report("bad", action="x\0", holder="w", continues_with="b")])
     assert bad.finished == "FAILED"
     assert bad.stop_holders == [StopHolder("b", 1, "w", ("a", 1))]
@@ -154,7 +154,7 @@ def test_who_goes_on_from_what_cannot_be_stored_is_told_to_stop(monkeypatch: pyt
 def test_what_is_due_after_a_step_that_cannot_be_sent_is_looked_at() -> None:
     """P1: no report comes of it, after which somebody would look."""
     ledger, storage, clock = ledger_with(ONE)
-    outbox: Any = SimpleNamespace(events=lambda _outcome: None, notify=lambda *_: None)
+    outbox: Any = SimpleNamespace(flush=lambda: None, events=lambda _outcome: None, notify=lambda *_: None)
     pipeline = Pipeline(ledger, outbox, WorkerBook(clock, 60.0))
     seen: list[RunStatus] = []
     pipeline.on_failed = lambda: seen.extend(row.status for row in storage.list_runs())
@@ -171,7 +171,9 @@ class Left:
         ledger.apply([Dispatch("g", "1", i) for i in runs])
         self.ledger = ledger
         self.storage.ended.clear()
-        self.pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0), few)
+        self.pipeline = Pipeline(
+            ledger, cast("Outbox", SimpleNamespace(flush=lambda: None)), WorkerBook(clock, 60.0), few
+        )
         self.told: list[tuple[str, Any]] = []
 
     def begin(self, *runs: str, **said: Any) -> None:
@@ -269,7 +271,9 @@ def test_what_breaks_as_it_is_committed_is_applied_once_more_as_what_comes_again
 def test_where_storage_commits_at_the_end_a_batch_is_done_at_once() -> None:
     ledger, storage, clock = ledger_with(ONE)
     ledger.apply([Dispatch("g", "1", "a")])
-    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace()), WorkerBook(clock, 60.0), few=0)
+    pipeline = Pipeline(
+        ledger, cast("Outbox", SimpleNamespace(flush=lambda: None)), WorkerBook(clock, 60.0), few=0
+    )
     told: list[Outcome] = []
     pipeline.begin([report("a")], told.extend, told.append)  # type: ignore[arg-type]
     run = storage.read_run_row("a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -146,7 +147,7 @@ def reported(memory: Recollection, result: Any = None, **header: Any) -> Recolle
     unit.load(ALL)
     changed = [run_row("i", is_new=False, **header)] if header else []
     unit.save(Changes(changed, [("i", StepRow("a", Status.SUCCEEDED, result=result)), ("i", step_row("b"))]))
-    memory.swapped(unit.swap())
+    memory.swapped(unit.swap(), len(json.dumps(result)))
     return memory
 
 
@@ -184,7 +185,7 @@ def test_a_swap_of_a_run_that_was_forgotten_meanwhile_is_not_remembered() -> Non
     unit.save(Changes(steps=[("i", StepRow("a", Status.SUCCEEDED)), ("i", step_row("b"))]))
     swap = unit.swap()
     memory.forget("i")
-    memory.swapped(swap)
+    memory.swapped(swap, 0)
     with pytest.raises(NotRemembered):
         memory.find(ALL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from fuseline.ledger import Dispatch, Ledger, Occurrence, Outcome
 from fuseline.model import PolicySpec, RunStatus, Status, WorkflowSchema
 from fuseline.storage import MemoryRuntimeStorage
 from fuseline.storage.base import Loaded, NotRemembered, StoredRun, Transaction, Wanted
-from fuseline.storage.recollection import RecalledTransaction, Recollection, Swap
+from fuseline.storage.recollection import Beginning, RecalledTransaction, Recollection, Swap
 from fuseline.storage.sql import swapping
 from fuseline.testing.flows import graph
 
@@ -69,10 +70,23 @@ class Shared(MemoryRuntimeStorage):
             self._recollection.wrote(changes, read)
 
     @contextmanager
-    def recalled(self) -> Iterator[Transaction]:
+    def recalled(self, *, begins: bool = False) -> Iterator[Transaction]:
         unit = RecalledTransaction(self._recollection)
         yield unit
-        swap = unit.swap()
+        if begins:
+            self._begin(unit.beginning())
+        else:
+            self._swap(unit.swap())
+
+    def _begin(self, one: Beginning) -> None:
+        i = one.run.instance_id
+        with super().transaction() as tx:
+            if tx.load(Wanted({i})).runs:
+                raise NotRemembered
+            tx.save(one.changes)
+        self._recollection.wrote(one.changes, Loaded())
+
+    def _swap(self, swap: Swap) -> None:
         with super().transaction() as tx:
             holds = self._holds(swap, tx)
             if holds:
@@ -81,7 +95,7 @@ class Shared(MemoryRuntimeStorage):
             self._recollection.forget(swap.seen_run.instance_id)
             raise NotRemembered
         self.hits += 1
-        self._recollection.swapped(swap)
+        self._recollection.swapped(swap, len(json.dumps(swap.step.result)))
 
     def _holds(self, swap: Swap, tx: Transaction) -> bool:
         i = swap.seen_run.instance_id

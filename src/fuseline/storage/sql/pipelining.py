@@ -103,9 +103,7 @@ class Pipeline:
             raise RuntimeError("the transaction is being committed: nothing more can be done in it")
         query, names = _numbered(statement.text)
         encoding = self._encoding
-        values = [
-            None if (value := parameters[name]) is None else _dumped(value, encoding) for name in names
-        ]
+        values = [None if (value := parameters[name]) is None else _dumped(value, encoding) for name in names]
         name = self._prepared.names.get(statement.text) or self._fresh.get(statement.text)
         if name is None:
             name = self._fresh[statement.text] = self._prepared.new_name(query)

@@ -19,16 +19,23 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool
 
+from fuseline.engine.state import StepRow
 from fuseline.errors import CallerError, FatalError, FuselineError, MigrationError, StorageUnavailableError
-from fuseline.storage.recollection import RecalledTransaction, Recollection, Swap
+from fuseline.storage.recollection import Beginning, RecalledTransaction, Recollection, Swap
 from fuseline.storage.sql.lending import Lending
 from fuseline.storage.sql.migrating import bring_up_to_date, check_revision, find_revision
 from fuseline.storage.sql.pipelining import Answer, Pipeline
 from fuseline.storage.sql.session import Row, Session
 from fuseline.storage.sql.statements import Statement
 from fuseline.storage.sql.storage import SqlRuntimeStorage
-from fuseline.storage.sql.swapping import NotingTransaction, SwappingStatements, new_rows, values_of
-from fuseline.storage.transaction import NotRemembered, Transaction
+from fuseline.storage.sql.swapping import (
+    NotingTransaction,
+    SwappingStatements,
+    new_rows,
+    values_of,
+    values_to_begin,
+)
+from fuseline.storage.transaction import Loaded, NotRemembered, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -115,26 +122,43 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
             self._recollection.wrote(changes, unit.read)
 
     @contextmanager
-    def recalled(self) -> Iterator[Transaction]:
+    def recalled(self, *, begins: bool = False) -> Iterator[Transaction]:
         """See `RuntimeStorage.recalled`: one statement (`swapping`)."""
-        if not self._is_ours or self._recollection.is_paused():
+        if not self._is_ours or (not begins and self._recollection.is_paused()):
             raise NotRemembered
         unit = RecalledTransaction(self._recollection)
         yield unit
-        swap = unit.swap()
+        if begins:
+            self._begin_run(unit.beginning())
+        else:
+            self._swap(unit.swap())
+        self.commits += 1
+
+    def _begin_run(self, one: Beginning) -> None:
+        with self._session(begin=False) as (session, pipeline):
+            is_done = session.begin_run(one)
+            pipeline.finish()
+        if not is_done:  # it is there
+            raise NotRemembered
+        self._recollection.wrote(one.changes, Loaded())
+
+    def _swap(self, swap: Swap) -> None:
         i = swap.seen_run.instance_id
         try:
             with self._session(begin=False) as (session, pipeline):
-                is_done = session.swap(swap)
+                chars = session.swap(swap)
                 pipeline.finish()
         except BaseException:
             self._recollection.forget(i)
             raise
-        if not is_done:
+        if chars is None:
             self._recollection.missed(i)
             raise NotRemembered
-        self.commits += 1
-        self._recollection.swapped(swap)
+        self._recollection.swapped(swap, chars)
+
+    def catch_up(self) -> None:
+        """See `RuntimeStorage.catch_up`."""
+        self._recollection.catch_up()
 
     def _session(self, *, begin: bool) -> _Use:
         self._check_open()
@@ -245,11 +269,17 @@ class _PostgresSession(Session):
     def write_one(self, statement: Statement, row: Row) -> bool:
         return self._execute(statement, {"rows": _text(statement, [row])}).count > 0
 
-    def swap(self, swap: Swap) -> bool:
-        """Whether the rows were as they were seen; then it is written."""
+    def swap(self, swap: Swap) -> int | None:
+        """Write it where the rows are as they were seen: of how many characters its result is. None: they are not."""
         statement = _statements().swap_steps if swap.run is None else _statements().swap_all
-        new = _text(statement, new_rows(swap)) if swap.new else "[]"
-        return self._execute(statement, values_of(swap, new)).count > 0
+        values = values_of(swap, _new(statement, swap.seen_run.instance_id, swap.new))
+        return len(values["set_result"] or "") if self._execute(statement, values).count else None
+
+    def begin_run(self, one: Beginning) -> bool:
+        """Whether there was none of this id; then it is written."""
+        statement = _statements().begin_run
+        values = values_to_begin(one, _new(statement, one.run.instance_id, one.steps))
+        return self._execute(statement, values).count > 0
 
     def _execute(self, statement: Statement, parameters: dict[str, Any]) -> Answer:
         self.executed += 1
@@ -259,6 +289,10 @@ class _PostgresSession(Session):
 def _keys(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     pairs = list(keys)
     return {"firsts": [pair[0] for pair in pairs], "seconds": [pair[1] for pair in pairs]}
+
+
+def _new(statement: Statement, instance_id: str, steps: Sequence[StepRow]) -> str:
+    return _text(statement, new_rows(instance_id, steps)) if steps else "[]"
 
 
 def _text(statement: Statement, values: Sequence[Row]) -> str:

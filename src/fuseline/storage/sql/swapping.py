@@ -29,13 +29,15 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql
 
+from fuseline.engine.state import StepRow
 from fuseline.model.status import RunStatus
-from fuseline.storage.recollection import Swap
+from fuseline.storage.recollection import Beginning, Swap
 from fuseline.storage.sql import rows
 from fuseline.storage.sql.session import Session
 from fuseline.storage.sql.statements import PostgresStatements, Statement, Statements
-from fuseline.storage.sql.tables import runs, steps
+from fuseline.storage.sql.tables import inputs, runs, steps
 from fuseline.storage.sql.transaction import SqlTransaction
 from fuseline.storage.transaction import Changes, Loaded, Wanted
 
@@ -80,11 +82,25 @@ class NotingTransaction(SqlTransaction):
 
 
 class SwappingStatements(PostgresStatements):
-    """And two that swap: with the header as it is, and with one that changes, too."""
+    """And two that swap, with the header as it is, and with one that changes, too; and one that begins a run."""
 
     def __init__(self) -> None:
         super().__init__()
         self.swap_steps, self.swap_all = (_swap(self, header) for header in (False, True))
+        self.begin_run = _begin(self)
+
+
+def _begin(statements: PostgresStatements) -> Statement:
+    new = postgresql.insert(runs).values({column: _given("run", column) for column in runs.columns})
+    run = new.on_conflict_do_nothing().returning(_ONE).cte("run")
+    body = select(*(_given("input", column) for column in inputs.columns)).where(_has(run))
+    names = steps.columns.keys()
+    begun = select(statements.rows_of(steps, names)).where(_has(run))
+    then = [
+        insert(inputs).from_select(inputs.columns.keys(), body).cte("inputs"),
+        insert(steps).from_select(names, begun).cte("steps"),
+    ]
+    return statements.compile(select(_ONE).select_from(run).add_cte(*then), names)
 
 
 def _swap(statements: PostgresStatements, header: bool) -> Statement:
@@ -144,9 +160,17 @@ def values_of(swap: Swap, new: str) -> dict[str, Any]:
     return dict(zip(_NAMES_ALL, (*given, *rows.run_changes(swap.run)[1:]), strict=True))
 
 
-def new_rows(swap: Swap) -> list[tuple[Any, ...]]:
+def values_to_begin(one: Beginning, new: str) -> dict[str, Any]:
+    """The parameters of `begin_run`; `new`: its `rows`."""
+    i = one.run.instance_id
+    return dict(
+        zip(_NAMES_TO_BEGIN, (*rows.run_values(one.run), i, rows.dumps(one.inputs), new), strict=True)
+    )
+
+
+def new_rows(instance_id: str, new: Sequence[StepRow]) -> list[tuple[Any, ...]]:
     """The steps to insert."""
-    return [rows.step_values(swap.seen_run.instance_id, step) for step in swap.new]
+    return [rows.step_values(instance_id, step) for step in new]
 
 
 _RUN_VALUES: Final = attrgetter(*_RUN_SEEN)
@@ -155,6 +179,11 @@ _NAMES: Final = (
     *(f"run_{name}" for name in _RUN_SEEN),
     *(f"step_{name}" for name in _STEP_SEEN),
     *(f"set_{name}" for name in _STEP_SET),
+    "rows",
+)
+_NAMES_TO_BEGIN: Final = (
+    *(f"run_{column.name}" for column in runs.columns),
+    *(f"input_{column.name}" for column in inputs.columns),
     "rows",
 )
 _NAMES_ALL: Final = (*_NAMES, *(f"header_{name}" for name in _RUN_SET))

@@ -9,7 +9,7 @@ from typing import Any, cast
 from fuseline.errors import StorageUnavailableError
 from fuseline.storage.base import Changes, NotRemembered, Transaction, Wanted
 from fuseline.storage.memory import MemoryRuntimeStorage
-from fuseline.storage.recollection import RecalledTransaction, Recollection
+from fuseline.storage.recollection import Beginning, RecalledTransaction, Recollection, Swap
 from fuseline.testing.simulation.world import Process
 
 
@@ -43,10 +43,25 @@ class Session(MemoryRuntimeStorage):
         self._recollection = Recollection()
 
     @contextmanager
-    def recalled(self) -> Iterator[Transaction]:
+    def recalled(self, *, begins: bool = False) -> Iterator[Transaction]:
         unit = RecalledTransaction(self._recollection)
         yield unit
-        swap = unit.swap()
+        if begins:
+            self._begin_run(unit.beginning())
+        else:
+            self._swap(unit.swap())
+
+    def _begin_run(self, one: Beginning) -> None:
+        i = one.run.instance_id
+        with self.transaction() as tx:
+            is_new = i not in tx.load(Wanted({i})).runs
+            if is_new:
+                tx.save(one.changes)
+        if not is_new:
+            self._process.world.history.bit("a run that was to begin was there")
+            raise NotRemembered
+
+    def _swap(self, swap: Swap) -> None:
         i, name = swap.seen_run.instance_id, swap.seen_step.name
         with self.transaction() as tx:
             found = tx.load(Wanted({i}, steps={(i, name)}))
