@@ -21,7 +21,8 @@ from fuseline.model.views import WorkerView
 from fuseline.storage.base import Due, NotRemembered, RuntimeStorage, Transaction
 
 MAX_RECALLED: Final = 20
-"""Events of one run that are tried on what storage remembers: more are of a wide run, of which it remembers little."""
+"""Events of one run that are tried on what storage remembers, and steps that one begins with: more are of a wide run, of
+which it remembers little, and which it writes in several statements."""
 
 Renewals = Callable[[Due], float | None]
 """Until when heartbeats have carried a lease; None: nobody has heard of its holder."""
@@ -167,9 +168,13 @@ class Ledger:
         """What happened to one run, decided on what storage remembers of it; or its beginning. None: nothing is done."""
         begins = len(items) == 1 and type(items[0]) is Dispatch
         i = items[0].instance_id if items else None
-        if len(items) > MAX_RECALLED or (
-            not begins and any(type(item) is Dispatch or item.instance_id != i for item in items)
-        ):
+        if begins:
+            may_recall = self._begins_narrowly(items[0])
+        else:
+            may_recall = len(items) <= MAX_RECALLED and not any(
+                type(item) is Dispatch or item.instance_id != i for item in items
+            )
+        if not may_recall:
             return None
         try:
             with self.storage.recalled(begins=begins) as tx:
@@ -178,6 +183,10 @@ class Ledger:
         except NotRemembered:
             return None
         return outcomes
+
+    def _begins_narrowly(self, item: Dispatch | Occurrence) -> bool:
+        plan = None if item.workflow_id is None else self._definitions.guess(item.workflow_id)
+        return plan is not None and len(plan.starts) <= MAX_RECALLED
 
     def apply_due(self, limit: int = 500, renewals: Renewals = _no_renewals) -> list[Outcome]:
         """Take up to `limit` timers that have run out and decide on them. An empty list: nothing was due."""

@@ -293,13 +293,19 @@ class RecalledTransaction(Transaction):
         return Swap(run, open_steps[0], header, changed[0], new, seen, changes)
 
     def beginning(self) -> Beginning:
-        """The same of a run that was not looked for. Raises `NotRemembered` for anything else, and for one with counters."""
+        """The same of a run that was not looked for. Raises `NotRemembered` for anything else, and for a wide one."""
         changes = self.changes
         if self.seen is not None or changes is None or len(changes.runs) != 1:
             raise NotRemembered
         (run,) = changes.runs
         inputs = changes.inputs.get(run.instance_id)
-        if inputs is None or not run.is_new or changes.joins or changes.letters:
+        if (
+            inputs is None
+            or not run.is_new
+            or changes.joins
+            or changes.letters
+            or len(changes.steps) > MAX_STEPS
+        ):
             raise NotRemembered
         return Beginning(run, inputs, [step for _, step in changes.steps], changes)
 

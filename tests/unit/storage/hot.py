@@ -41,6 +41,13 @@ _SWAP = {
     },
     "rows": json.dumps([_STEP | {"name": "s4"}]),
 }
+_BEGIN = {
+    **{f"run_{column.name}": None for column in runs.columns},
+    **{f"run_{name}": value for name, value in (_ONE_RUN | _NEVER_CHANGED).items()},
+    "input_instance_id": OPEN[0],
+    "input_body": "{}",
+    "rows": json.dumps([_STEP]),
+}
 _JOIN = {"name": "s2", "unresolved": 0, "met": 2, "failed": 0, "fired": True, "groups": "{}"}
 
 HOT: Mapping[str, Mapping[str, Any]] = {
@@ -57,6 +64,7 @@ HOT: Mapping[str, Mapping[str, Any]] = {
     "put_joins": {"rows": json.dumps([{"instance_id": OPEN[0], **_JOIN}])},
     "swap_steps": _SWAP,
     "swap_all": _SWAP,
+    "begin_run": _BEGIN,
     "next_due": {},
     "lock_due_runs": {"now": 1.0, "limit": 500},
     "lock_due_steps": {"now": 1.0, "limit": 500},

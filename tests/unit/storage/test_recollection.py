@@ -178,6 +178,34 @@ def test_inputs_and_results_share_the_room_of_a_run(result: Any) -> None:
     assert not found.inputs
 
 
+def test_what_was_put_off_is_seen_to_when_nobody_waits() -> None:
+    memory = reported(remembering(step_row("a")))
+    run = memory._runs["i"]
+    assert "b" not in run.steps
+    memory.catch_up()
+    assert "b" in memory._runs["i"].steps
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda memory: memory.forget("i"),
+        lambda memory: memory.missed("i"),
+        lambda memory: memory.wrote(Changes([run_row("i", RunStatus.CANCELLED, is_new=False)]), Loaded()),
+        lambda memory: memory.wrote(
+            Changes([run_row(f"i{n}") for n in range(99)] + [run_row("i")]), Loaded()
+        ),
+    ],
+    ids=["forget", "missed", "another transaction", "a large batch"],
+)
+def test_what_was_put_off_never_comes_after_what_came_later(use: Any) -> None:
+    memory = reported(remembering(step_row("a")))
+    use(memory)
+    memory.catch_up()
+    with pytest.raises(NotRemembered):
+        memory.find(ALL)
+
+
 def test_a_swap_of_a_run_that_was_forgotten_meanwhile_is_not_remembered() -> None:
     memory = remembering(step_row("a"))
     unit = RecalledTransaction(memory)
