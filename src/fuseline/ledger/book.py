@@ -177,11 +177,15 @@ class Ledger:
         if not may_recall:
             return None
         try:
-            with self.storage.recalled(begins=begins) as tx:
+            with self.storage.beginning() if begins else self.storage.recalled() as tx:
                 outcomes = self._batch(tx).run(items, presume_new=begins)
                 self.doubts += 1
         except NotRemembered:
             return None
+        except CallerError:
+            if begins:  # where the run is there, what is said of it now is not even looked at
+                return None
+            raise
         return outcomes
 
     def _begins_narrowly(self, item: Dispatch | Occurrence) -> bool:

@@ -137,15 +137,17 @@ class RuntimeStorage(ThinMethods, ABC):
         its header goes with the last. Runs that are locked elsewhere stay for the next time.
         """
 
-    def recalled(self, *, begins: bool = False) -> AbstractContextManager[Transaction]:
+    def recalled(self) -> AbstractContextManager[Transaction]:
         """A transaction that reads nothing: its rows are those that this object remembers. Its end is one round trip, and
         writes only if they are as they were.
-
-        `begins`: it is about one run that is presumed to be new. It loads nothing, and is written unless there is one.
 
         For who applies events of one run and calls `transaction` when it raises `NotRemembered`, inside of the `with` block
         or at its end; nothing is changed then. A storage that has nothing to gain from it remembers nothing.
         """
+        raise NotRemembered
+
+    def beginning(self) -> AbstractContextManager[Transaction]:
+        """The same for a run that is presumed to be new: nothing is loaded, and it is written unless there is one of its id."""
         raise NotRemembered
 
     def catch_up(self) -> None:

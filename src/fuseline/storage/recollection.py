@@ -169,13 +169,14 @@ class Recollection:
     def wrote(self, changes: Changes, loaded: Loaded) -> None:
         """`changes` are committed; `loaded`: the rows that were read for them."""
         headers = {run.instance_id: run for run in changes.runs}
-        steps: dict[str, list[StepRow]] = {i: [] for i in headers.keys() | {i for i, _ in changes.steps}}
-        if len(steps) > MAX_TOGETHER:
+        ids = headers.keys() | {i for i, _ in changes.steps}
+        if len(ids) > MAX_TOGETHER:
             with self._lock:
                 self._catch_up()
-                for i in steps.keys() & self._runs.keys():
+                for i in ids & self._runs.keys():
                     del self._runs[i]
             return
+        steps: dict[str, list[StepRow]] = {i: [] for i in ids}
         for i, step in changes.steps:
             steps[i].append(step)
         with self._lock:

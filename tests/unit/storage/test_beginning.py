@@ -137,6 +137,34 @@ def test_what_is_not_json_is_refused_and_nothing_is_there(mine: Ledger) -> None:
     assert begin(mine, "i").verdict is Verdict.ACCEPTED
 
 
+def test_inputs_that_cannot_be_stored_are_no_matter_where_the_run_is_there(mine: Ledger) -> None:
+    """P3: a second dispatch changes nothing, whatever it says."""
+    begin(mine, "i")
+    (outcome,) = mine.apply([Dispatch("chain", "1", "i", {"x": float("nan")})])
+    assert outcome.verdict is Verdict.DUPLICATE
+    assert not mine.doubts
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "INSERT INTO fuseline_inputs VALUES ('i', '{\"x\": 7}')",
+        "INSERT INTO fuseline_steps (instance_id, name, status, attempt, failures, losses) "
+        "VALUES ('i', 'a', 'FAILED', 9, 9, 9)",
+    ],
+    ids=["inputs", "a step"],
+)
+def test_what_is_left_of_a_run_that_was_deleted_by_hand_is_in_nobodys_way(
+    mine: Ledger, fresh_postgres_url: str, left: str
+) -> None:
+    """P1: a dispatch that failed over it would come again for ever."""
+    with psycopg.connect(fresh_postgres_url) as connection:
+        connection.execute(left)
+    assert begin(mine, "i").verdict is Verdict.ACCEPTED
+    found = stored(mine, "i")
+    assert (found.inputs, found.steps["a"].attempt) == ({"x": 1}, 1)
+
+
 def test_a_run_that_was_purged_begins_anew(mine: Ledger, other: Ledger, clock: ManualClock) -> None:
     begin(mine, "i")
     other.apply([Occurrence("i", CancelRequested())])

@@ -29,7 +29,7 @@ from fuseline.ledger import Dispatch, Ledger, Occurrence, Outcome
 from fuseline.model import PolicySpec, RunStatus, Status, WorkflowSchema
 from fuseline.storage import MemoryRuntimeStorage
 from fuseline.storage.base import Loaded, NotRemembered, StoredRun, Transaction, Wanted
-from fuseline.storage.recollection import Beginning, RecalledTransaction, Recollection, Swap
+from fuseline.storage.recollection import RecalledTransaction, Recollection, Swap
 from fuseline.storage.sql import swapping
 from fuseline.testing.flows import graph
 
@@ -70,23 +70,24 @@ class Shared(MemoryRuntimeStorage):
             self._recollection.wrote(changes, read)
 
     @contextmanager
-    def recalled(self, *, begins: bool = False) -> Iterator[Transaction]:
+    def beginning(self) -> Iterator[Transaction]:
         unit = RecalledTransaction(self._recollection)
         yield unit
-        if begins:
-            self._begin(unit.beginning())
-        else:
-            self._swap(unit.swap())
-
-    def _begin(self, one: Beginning) -> None:
-        i = one.run.instance_id
+        one = unit.beginning()
         with super().transaction() as tx:
-            if tx.load(Wanted({i})).runs:
+            if tx.load(Wanted({one.run.instance_id})).runs:
                 raise NotRemembered
             tx.save(one.changes)
         self._recollection.wrote(one.changes, Loaded())
 
-    def _swap(self, swap: Swap) -> None:
+    def catch_up(self) -> None:
+        self._recollection.catch_up()
+
+    @contextmanager
+    def recalled(self) -> Iterator[Transaction]:
+        unit = RecalledTransaction(self._recollection)
+        yield unit
+        swap = unit.swap()
         with super().transaction() as tx:
             holds = self._holds(swap, tx)
             if holds:
@@ -195,6 +196,8 @@ def history(seed: int) -> int:
             items = [Occurrence(i, drawn_event(draw, schema, stored, clock.now()), "g") for _ in range(count)]
         one = draw.choice(ledgers)
         assert told(one.apply(items)) == told(reading.apply(items)), items
+        if draw.random() < 0.5:
+            one.storage.catch_up()
         if draw.random() < 0.1:
             assert told(one.apply_due()) == told(reading.apply_due())
         if draw.random() < 0.1:

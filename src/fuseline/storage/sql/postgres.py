@@ -122,27 +122,29 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
             self._recollection.wrote(changes, unit.read)
 
     @contextmanager
-    def recalled(self, *, begins: bool = False) -> Iterator[Transaction]:
-        """See `RuntimeStorage.recalled`: one statement (`swapping`)."""
-        if not self._is_ours or (not begins and self._recollection.is_paused()):
+    def beginning(self) -> Iterator[Transaction]:
+        """See `RuntimeStorage.beginning`: likewise."""
+        if not self._is_ours:
             raise NotRemembered
         unit = RecalledTransaction(self._recollection)
         yield unit
-        if begins:
-            self._begin_run(unit.beginning())
-        else:
-            self._swap(unit.swap())
-        self.commits += 1
-
-    def _begin_run(self, one: Beginning) -> None:
+        one = unit.beginning()
         with self._session(begin=False) as (session, pipeline):
             is_done = session.begin_run(one)
             pipeline.finish()
         if not is_done:  # it is there
             raise NotRemembered
+        self.commits += 1
         self._recollection.wrote(one.changes, Loaded())
 
-    def _swap(self, swap: Swap) -> None:
+    @contextmanager
+    def recalled(self) -> Iterator[Transaction]:
+        """See `RuntimeStorage.recalled`: one statement (`swapping`)."""
+        if not self._is_ours or self._recollection.is_paused():
+            raise NotRemembered
+        unit = RecalledTransaction(self._recollection)
+        yield unit
+        swap = unit.swap()
         i = swap.seen_run.instance_id
         try:
             with self._session(begin=False) as (session, pipeline):
@@ -154,6 +156,7 @@ class PostgresRuntimeStorage(SqlRuntimeStorage):
         if chars is None:
             self._recollection.missed(i)
             raise NotRemembered
+        self.commits += 1
         self._recollection.swapped(swap, chars)
 
     def catch_up(self) -> None:

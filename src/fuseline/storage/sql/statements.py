@@ -364,14 +364,16 @@ class PostgresStatements(Statements):
     def _put(self, table: Table, keep: Sequence[str] = (), only_same: str | None = None) -> Statement:
         names = table.columns.keys()
         put = postgresql.insert(table).from_select(names, select(self.rows_of(table, names)))
-        where = None if only_same is None else table.c[only_same] == put.excluded[only_same]
-        return self.compile(
-            put.on_conflict_do_update(
-                index_elements=list(table.primary_key),
-                set_={name: put.excluded[name] for name in _changed(table, keep)},
-                where=where,
-            ),
-            names,
+        return self.compile(self.replacing(table, put, keep, only_same), names)
+
+    def replacing(
+        self, table: Table, put: postgresql.Insert, keep: Sequence[str] = (), only_same: str | None = None
+    ) -> postgresql.Insert:
+        """An insert that replaces what is there, as `_put` has it."""
+        return put.on_conflict_do_update(
+            index_elements=list(table.primary_key),
+            set_={name: put.excluded[name] for name in _changed(table, keep)},
+            where=None if only_same is None else table.c[only_same] == put.excluded[only_same],
         )
 
 

@@ -96,9 +96,12 @@ def _begin(statements: PostgresStatements) -> Statement:
     body = select(*(_given("input", column) for column in inputs.columns)).where(_has(run))
     names = steps.columns.keys()
     begun = select(statements.rows_of(steps, names)).where(_has(run))
+    # What is left of a run whose header somebody took away by hand is replaced, as in a transaction.
     then = [
-        insert(inputs).from_select(inputs.columns.keys(), body).cte("inputs"),
-        insert(steps).from_select(names, begun).cte("steps"),
+        statements.replacing(inputs, postgresql.insert(inputs).from_select(inputs.columns.keys(), body)).cte(
+            "inputs"
+        ),
+        statements.replacing(steps, postgresql.insert(steps).from_select(names, begun)).cte("steps"),
     ]
     return statements.compile(select(_ONE).select_from(run).add_cte(*then), names)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -9,7 +10,7 @@ from typing import Any, cast
 from fuseline.errors import StorageUnavailableError
 from fuseline.storage.base import Changes, NotRemembered, Transaction, Wanted
 from fuseline.storage.memory import MemoryRuntimeStorage
-from fuseline.storage.recollection import Beginning, RecalledTransaction, Recollection, Swap
+from fuseline.storage.recollection import RecalledTransaction, Recollection
 from fuseline.testing.simulation.world import Process
 
 
@@ -43,27 +44,28 @@ class Session(MemoryRuntimeStorage):
         self._recollection = Recollection()
 
     @contextmanager
-    def recalled(self, *, begins: bool = False) -> Iterator[Transaction]:
+    def beginning(self) -> Iterator[Transaction]:
         unit = RecalledTransaction(self._recollection)
         yield unit
-        if begins:
-            self._begin_run(unit.beginning())
-        else:
-            self._swap(unit.swap())
-
-    def _begin_run(self, one: Beginning) -> None:
+        one = unit.beginning()
         i = one.run.instance_id
         with self.transaction() as tx:
             is_new = i not in tx.load(Wanted({i})).runs
             if is_new:
                 tx.save(one.changes)
+        history = self._process.world.history
         if not is_new:
-            self._process.world.history.bit("a run that was to begin was there")
+            history.bit("a run that was to begin was there")
             raise NotRemembered
+        history.bit("a run began without being looked for")
 
-    def _swap(self, swap: Swap) -> None:
+    @contextmanager
+    def recalled(self) -> Iterator[Transaction]:
+        unit = RecalledTransaction(self._recollection)
+        yield unit
+        swap = unit.swap()
         i, name = swap.seen_run.instance_id, swap.seen_step.name
-        with self.transaction() as tx:
+        with self._transaction(remembers=False) as tx:
             found = tx.load(Wanted({i}, steps={(i, name)}))
             is_as_seen = swap.holds(found.runs.get(i), found.steps.get((i, name)))
             if is_as_seen:
@@ -74,9 +76,19 @@ class Session(MemoryRuntimeStorage):
             self._recollection.missed(i)
             raise NotRemembered
         history.bit("a run was as it was remembered")
+        self._recollection.swapped(swap, len(json.dumps(swap.step.result)))
+
+    def catch_up(self) -> None:
+        """As the one on PostgreSQL has it."""
+        self._recollection.catch_up()
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
+        with self._transaction(remembers=True) as tx:
+            yield tx
+
+    @contextmanager
+    def _transaction(self, *, remembers: bool) -> Iterator[Transaction]:
         process, database, history = self._process, self._database, self._process.world.history
         fails = database.failing and process.world.random.random() < database.failing
         answer_lost = fails and process.world.random.random() < 0.5
@@ -125,7 +137,7 @@ class Session(MemoryRuntimeStorage):
         if answer_lost:
             history.fault("commit answer lost", process.name)
             raise StorageUnavailableError("simulated: the connection was lost after the commit")
-        for one in changes:
+        for one in changes if remembers else ():
             self._remember(one)
 
     def _remember(self, changes: Changes) -> None:
