@@ -147,7 +147,7 @@ class RuntimeStorage(ThinMethods, ABC):
         raise NotRemembered
 
     def beginning(self) -> AbstractContextManager[Transaction]:
-        """The same for a run that is presumed to be new: nothing is loaded, and it is written unless there is one of its id."""
+        """The same for a run that is presumed to be new: nothing is loaded, and it is written unless its id is taken."""
         raise NotRemembered
 
     def catch_up(self) -> None:
