@@ -202,12 +202,12 @@ def no_outbox_on_redelivery() -> Iterator[None]:
 @contextlib.contextmanager
 def ack_before_confirm() -> Iterator[None]:
     """The coordinator does not wait until RabbitMQ has what it publishes."""
-    real = Pipeline.carry_out
+    real = Pipeline.assign
 
-    def carry_out(self: Pipeline, item: Item | None, outcome: Outcome, _ticket: Any) -> None:
-        real(self, item, outcome, None)
+    def assign(self: Pipeline, outcome: Outcome, assignment: StepAssignment, _ticket: Any) -> None:
+        real(self, outcome, assignment, None)
 
-    with mock.patch.object(Pipeline, "carry_out", carry_out):
+    with mock.patch.object(Pipeline, "assign", assign):
         yield
 
 
