@@ -7,7 +7,7 @@ again what it had queued.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -109,12 +109,13 @@ class Pipeline:
         for item, outcome, ticket in zip(items, outcomes, tickets, strict=True):
             self.tell(item, outcome, ticket)
 
-    def assign_all(self, outcomes: Iterable[Outcome], tickets: Iterable[Ticket | None]) -> None:
-        """Publish the assignments of all. They leave at once: workers wait for them, and for nothing else of these."""
+    def assign_all(self, outcomes: Sequence[Outcome], tickets: Sequence[Ticket | None]) -> None:
+        """Publish the assignments of all. Few leave at once: a lone step waits for its own, and for nothing else of these."""
         for outcome, ticket in zip(outcomes, tickets, strict=True):
             for assignment in outcome.assignments:
                 self.assign(outcome, assignment, ticket)
-        self._outbox.flush()
+        if len(outcomes) <= FEW:
+            self._outbox.flush()
 
     def begin(
         self,
