@@ -110,7 +110,7 @@ class Pipeline:
             self.tell(item, outcome, ticket)
 
     def assign_all(self, outcomes: Sequence[Outcome], tickets: Sequence[Ticket | None]) -> None:
-        """Publish the assignments of all. Few leave at once: a lone step waits for its own, and for nothing else of these."""
+        """Publish the assignments of all. Few leave at once: a lone step waits for its own, and for nothing else here."""
         for outcome, ticket in zip(outcomes, tickets, strict=True):
             for assignment in outcome.assignments:
                 self.assign(outcome, assignment, ticket)
