@@ -74,7 +74,8 @@ def _killer(stage: Stage) -> Evidence:
         world.dispatcher.dispatch(stage.random, schema, {first: {"seconds": 0, "kills": 2}})
         stage.hold(3.0, 5.0)
     finally:
-        world.supervisor_may_die_until(time.monotonic() + 4 * LEASE_SECONDS)
+        # The second worker may be long in coming: the fault after this one may purge the queue that its attempt waits in.
+        world.supervisor_may_die_until(time.monotonic() + 12 * LEASE_SECONDS)
     seq = stage.seq
     return lambda: (
         stage.losses()
