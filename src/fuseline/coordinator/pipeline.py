@@ -105,17 +105,22 @@ class Pipeline:
         self, items: Sequence[Item], outcomes: Sequence[Outcome], tickets: Sequence[Ticket | None]
     ) -> None:
         """Publish what committed outcomes, one an item, ask for."""
-        self.assign_all(outcomes, tickets)
+        carry_out = self.tell if self.assign_few(outcomes, tickets) else self.carry_out
         for item, outcome, ticket in zip(items, outcomes, tickets, strict=True):
-            self.tell(item, outcome, ticket)
+            carry_out(item, outcome, ticket)
 
-    def assign_all(self, outcomes: Sequence[Outcome], tickets: Sequence[Ticket | None]) -> None:
-        """Publish the assignments of all. Few leave at once: a lone step waits for its own, and for nothing else here."""
+    def assign_few(self, outcomes: Sequence[Outcome], tickets: Sequence[Ticket | None]) -> bool:
+        """Publish their assignments, which leave at once: a lone step waits for its own, and for nothing else here.
+
+        False, with nothing done, where they are not few.
+        """
+        if len(outcomes) > FEW:
+            return False
         for outcome, ticket in zip(outcomes, tickets, strict=True):
             for assignment in outcome.assignments:
                 self.assign(outcome, assignment, ticket)
-        if len(outcomes) <= FEW:
-            self._outbox.flush()
+        self._outbox.flush()
+        return True
 
     def begin(
         self,

@@ -119,7 +119,8 @@ class Recording:
             (delivery, reason, expecting(batch.tickets[index])) for index, delivery, reason in batch.parked
         ]
         tickets = [batch.tickets[index] for index, _ in batch.owners]
-        self._pipeline.assign_all(outcomes, tickets)
+        are_assigned = self._pipeline.assign_few(outcomes, tickets)
+        carry_out = self._pipeline.tell if are_assigned else self._pipeline.carry_out
         for item, outcome, (_, delivery), ticket in zip(
             batch.items, outcomes, batch.owners, tickets, strict=True
         ):
@@ -129,7 +130,7 @@ class Recording:
             if may_wait and ticket is not None and isinstance(what, Occurrence):
                 self._early.hold(by_itself(delivery, what), item, ticket)
             else:
-                self._pipeline.tell(item, outcome, ticket)
+                carry_out(item, outcome, ticket)
         self._refusals = outer
         self._park(refusals)
         for ticket in batch.tickets:
