@@ -105,22 +105,23 @@ class Pipeline:
         self, items: Sequence[Item], outcomes: Sequence[Outcome], tickets: Sequence[Ticket | None]
     ) -> None:
         """Publish what committed outcomes, one an item, ask for."""
-        carry_out = self.tell if self.assign_few(outcomes, tickets) else self.carry_out
+        carry_out = self.carrying_out(outcomes, tickets)
         for item, outcome, ticket in zip(items, outcomes, tickets, strict=True):
             carry_out(item, outcome, ticket)
 
-    def assign_few(self, outcomes: Sequence[Outcome], tickets: Sequence[Ticket | None]) -> bool:
-        """Publish their assignments, which leave at once: a lone step waits for its own, and for nothing else here.
-
-        False, with nothing done, where they are not few.
+    def carrying_out(
+        self, outcomes: Sequence[Outcome], tickets: Sequence[Ticket | None]
+    ) -> Callable[[Item | None, Outcome, Ticket | None], None]:
+        """What carries out each of them. Where they are few their assignments have left when this returns: a lone step waits
+        for its own, and for nothing else here.
         """
         if len(outcomes) > FEW:
-            return False
+            return self.carry_out
         for outcome, ticket in zip(outcomes, tickets, strict=True):
             for assignment in outcome.assignments:
                 self.assign(outcome, assignment, ticket)
         self._outbox.flush()
-        return True
+        return self._tell
 
     def begin(
         self,
@@ -267,13 +268,13 @@ class Pipeline:
         """Publish what a committed outcome asks for."""
         for assignment in outcome.assignments:
             self.assign(outcome, assignment, ticket)
-        self.tell(item, outcome, ticket)
+        self._tell(item, outcome, ticket)
 
     def assign(self, outcome: Outcome, assignment: StepAssignment, ticket: Ticket | None) -> None:
         """Publish one assignment."""
         self._outbox.assign(outcome, assignment, expecting(ticket))
 
-    def tell(self, item: Item | None, outcome: Outcome, ticket: Ticket | None) -> None:
+    def _tell(self, item: Item | None, outcome: Outcome, ticket: Ticket | None) -> None:
         """Whoever is to know of a committed outcome, beside those who get its assignments."""
         if outcome.stop is not None:
             notice = ControlNotice(

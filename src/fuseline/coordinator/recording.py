@@ -119,8 +119,7 @@ class Recording:
             (delivery, reason, expecting(batch.tickets[index])) for index, delivery, reason in batch.parked
         ]
         tickets = [batch.tickets[index] for index, _ in batch.owners]
-        are_assigned = self._pipeline.assign_few(outcomes, tickets)
-        carry_out = self._pipeline.tell if are_assigned else self._pipeline.carry_out
+        carry_out = self._pipeline.carrying_out(outcomes, tickets)
         for item, outcome, (_, delivery), ticket in zip(
             batch.items, outcomes, batch.owners, tickets, strict=True
         ):

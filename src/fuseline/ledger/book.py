@@ -166,31 +166,35 @@ class Ledger:
 
     def _apply_recalled(self, items: Sequence[Dispatch | Occurrence]) -> list[Outcome] | None:
         """What happened to one run, decided on what storage remembers of it; or its beginning. None: nothing is done."""
-        begins = len(items) == 1 and type(items[0]) is Dispatch
         i = items[0].instance_id if items else None
-        if begins:
-            may_recall = self._begins_narrowly(items[0])
-        else:
-            may_recall = len(items) <= MAX_RECALLED and not any(
-                type(item) is Dispatch or item.instance_id != i for item in items
-            )
-        if not may_recall:
+        if len(items) == 1 and isinstance(items[0], Dispatch):
+            return self._begin_alone(items[0])
+        if len(items) > MAX_RECALLED or any(
+            type(item) is Dispatch or item.instance_id != i for item in items
+        ):
             return None
         try:
-            with self.storage.beginning() if begins else self.storage.recalled() as tx:
-                outcomes = self._batch(tx).run(items, presume_new=begins)
+            with self.storage.recalled() as tx:
+                outcomes = self._batch(tx).run(items)
                 self.doubts += 1
         except NotRemembered:
             return None
-        except CallerError:
-            if begins:  # where the run is there, what is said of it now is not even looked at
-                return None
-            raise
         return outcomes
 
-    def _begins_narrowly(self, item: Dispatch | Occurrence) -> bool:
-        plan = None if item.workflow_id is None else self._definitions.guess(item.workflow_id)
-        return plan is not None and len(plan.starts) <= MAX_RECALLED
+    def _begin_alone(self, one: Dispatch) -> list[Outcome] | None:
+        plan = self._definitions.guess(one.workflow_id)
+        if plan is None or len(plan.starts) > MAX_RECALLED:
+            return None
+        try:
+            with self.storage.beginning() as tx:
+                outcomes = self._batch(tx).run([one], presume_new=True)
+                self.doubts += 1
+        except (
+            NotRemembered,
+            CallerError,
+        ):  # where the run is there, what is said of it now is not even looked at
+            return None
+        return outcomes
 
     def apply_due(self, limit: int = 500, renewals: Renewals = _no_renewals) -> list[Outcome]:
         """Take up to `limit` timers that have run out and decide on them. An empty list: nothing was due."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from fuseline.coordinator.outbox import Outbox
-from fuseline.coordinator.pipeline import Item, Pipeline
+from fuseline.coordinator.pipeline import FEW, Item, Pipeline
 from fuseline.coordinator.workers import WorkerBook
 from fuseline.engine import Verdict
 from fuseline.engine.effects import StopHolder
@@ -281,3 +281,23 @@ def test_where_storage_commits_at_the_end_a_batch_is_done_at_once() -> None:
     assert run.status is RunStatus.SUCCEEDED
     assert [one.verdict for one in told] == [Verdict.ACCEPTED]
     assert not pipeline.is_under_way
+
+
+@pytest.mark.parametrize("count", [1, FEW, FEW + 1])
+def test_what_few_reports_make_ready_leaves_before_anybody_is_told(count: int) -> None:
+    """A lone step waits for its assignment; of a large batch each item is carried out by itself."""
+    ledger, _, clock = ledger_with(graph("g", {"a": ["b"]}))
+    done: list[str] = []
+    outbox: Any = SimpleNamespace(
+        assign=lambda outcome, _assignment, _done: done.append(f"assign {outcome.instance_id}"),
+        flush=lambda: done.append("flush"),
+        events=lambda outcome: done.append(f"tell {outcome.instance_id}"),
+    )
+    pipeline = Pipeline(ledger, outbox, WorkerBook(clock, 60.0))
+    ids = [f"{n:02}" for n in range(count)]
+    ledger.apply([Dispatch("g", "1", i) for i in ids])
+    pipeline.run([report(i) for i in ids], [None] * count)
+    if count <= FEW:
+        assert done == [*(f"assign {i}" for i in ids), "flush", *(f"tell {i}" for i in ids)]
+    else:
+        assert done == [f"{what} {i}" for i in ids for what in ("assign", "tell")]

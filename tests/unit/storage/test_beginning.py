@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any
 
 import psycopg
 import pytest
@@ -22,6 +21,7 @@ from fuseline.storage.base import Changes, NotRemembered, StoredRun
 from fuseline.storage.recollection import MAX_STEPS, RecalledTransaction, Recollection
 from fuseline.testing.flows import graph
 from fuseline.testing.storage_cases import run_row, step_row
+from tests.unit.storage.waiting import until_it_waits
 
 CHAIN = graph("chain", {"a": ["b"], "b": []})
 TWO = graph("two", {"a": ["c"], "b": ["c"], "c": []})
@@ -208,13 +208,3 @@ def test_who_dispatches_the_same_at_the_same_time_waits_for_the_other(
         outcome = told.result(SECONDS)
     assert outcome.verdict is (Verdict.DUPLICATE if committed else Verdict.ACCEPTED)
     assert stored(mine, "i").inputs == {"x": 7 if committed else 1}
-
-
-def until_it_waits(url: str) -> None:
-    """Until a statement of somebody waits for a lock."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        for _ in range(1_000_000):
-            found: Any = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
-            if found[0]:
-                return
-    raise AssertionError("nobody waits")

@@ -29,6 +29,7 @@ from fuseline.storage import PostgresRuntimeStorage
 from fuseline.storage.base import Changes, StoredRun, Transaction, Wanted
 from fuseline.storage.recollection import PAUSE
 from fuseline.testing.flows import graph
+from tests.unit.storage.waiting import until_it_waits
 
 CHAIN = graph(
     "chain",
@@ -337,16 +338,6 @@ def test_a_run_that_was_dispatched_anew_does_not_get_the_inputs_of_the_one_befor
 
 
 # ---- at the very same time
-
-
-def until_it_waits(url: str) -> None:
-    """Until a statement of somebody waits for a lock."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        for _ in range(1_000_000):
-            found = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
-            if found is not None and found[0]:
-                return
-    raise AssertionError("nobody waits")
 
 
 def while_it_waits(mine: Ledger, url: str, event: Event) -> tuple[ThreadPoolExecutor, Future[list[Outcome]]]:
