@@ -9,11 +9,12 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import Table
 
 from fuseline.storage import PostgresRuntimeStorage
 from fuseline.storage.sql.pipelining import _numbered
 from fuseline.storage.sql.statements import Statement
-from fuseline.storage.sql.tables import runs, steps
+from fuseline.storage.sql.tables import joins, runs, steps
 from tests.unit.storage.filling import OPEN_OF, TABLES, plan_nodes
 
 OPEN = [f"run-{number * OPEN_OF:09}" for number in range(1, 6)]
@@ -50,6 +51,11 @@ _BEGIN = {
 }
 _JOIN = {"name": "s2", "unresolved": 0, "met": 2, "failed": 0, "fired": True, "groups": "{}"}
 
+
+def _row(table: Table, row: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {column.name: [row.get(column.name)] for column in table.columns}
+
+
 HOT: Mapping[str, Mapping[str, Any]] = {
     "load_runs_locked": {"ids": OPEN},
     "load_runs": {"ids": OPEN},
@@ -59,9 +65,9 @@ HOT: Mapping[str, Mapping[str, Any]] = {
     "load_joins": {**_KEYS, "seconds": ["s2"] * len(OPEN)},
     "load_all_steps": {"ids": OPEN},
     "load_all_joins": {"ids": OPEN},
-    "put_runs": {"rows": json.dumps([_ONE_RUN | _NEVER_CHANGED])},
-    "put_steps": {"rows": json.dumps([_STEP])},
-    "put_joins": {"rows": json.dumps([{"instance_id": OPEN[0], **_JOIN}])},
+    "put_runs": _row(runs, _ONE_RUN | _NEVER_CHANGED),
+    "put_steps": _row(steps, _STEP),
+    "put_joins": _row(joins, {"instance_id": OPEN[0], **_JOIN}),
     "swap_steps": _SWAP,
     "swap_all": _SWAP,
     "begin_run": _BEGIN,

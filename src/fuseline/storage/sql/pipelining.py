@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import select
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from hashlib import blake2b
 from typing import Any, Final
@@ -23,6 +23,7 @@ from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from fuseline.errors import CallerError
+from fuseline.storage.sql.arrays import to_array
 from fuseline.storage.sql.session import Row
 from fuseline.storage.sql.statements import Statement
 
@@ -253,8 +254,12 @@ def _numbered(text: str) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _dumped(value: Any, encoding: str) -> bytes:
-    if isinstance(value, list):
-        value = _array(value)
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, list | tuple):
+        value = to_array(value)
+        if isinstance(value, bytes):
+            return value
     elif not isinstance(value, str):
         value = repr(value)  # a number
     if "\x00" in value:
@@ -264,11 +269,3 @@ def _dumped(value: Any, encoding: str) -> bytes:
     except UnicodeEncodeError as error:
         raise CallerError(f"a text that PostgreSQL cannot hold: {error}") from error
     return encoded
-
-
-def _array(texts: Iterable[str]) -> str:
-    return "{" + ",".join([f'"{_escaped(text)}"' for text in texts]) + "}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"') if "\\" in text or '"' in text else text

@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool
 from fuseline.engine.state import StepRow
 from fuseline.errors import CallerError, FatalError, FuselineError, MigrationError, StorageUnavailableError
 from fuseline.storage.recollection import Beginning, RecalledTransaction, Recollection, Swap
+from fuseline.storage.sql.arrays import to_array
 from fuseline.storage.sql.lending import Lending
 from fuseline.storage.sql.migrating import bring_up_to_date, check_revision, find_revision
 from fuseline.storage.sql.pipelining import Answer, Pipeline
@@ -261,16 +262,16 @@ class _PostgresSession(Session):
         return self._execute(statement, parameters).count
 
     def write(self, statement: Statement, rows: Sequence[Row]) -> None:
-        text = _text(statement, rows)
-        if len(text) > STATEMENT_BYTES and len(rows) > 1:
+        arrays = _arrays(statement, rows)
+        if len(rows) > 1 and sum(map(len, arrays.values())) > STATEMENT_BYTES:
             half = len(rows) // 2
             self.write(statement, rows[:half])
             self.write(statement, rows[half:])
         else:
-            self._execute(statement, {"rows": text})
+            self._execute(statement, arrays)
 
     def write_one(self, statement: Statement, row: Row) -> bool:
-        return self._execute(statement, {"rows": _text(statement, [row])}).count > 0
+        return self._execute(statement, _arrays(statement, [row])).count > 0
 
     def swap(self, swap: Swap) -> int | None:
         """Write it where the rows are as they were seen: of how many characters its result is. None: they are not."""
@@ -296,6 +297,13 @@ def _keys(keys: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 def _new(statement: Statement, instance_id: str, steps: Sequence[StepRow]) -> str:
     return _text(statement, new_rows(instance_id, steps)) if steps else "[]"
+
+
+def _arrays(statement: Statement, rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        name: to_array(values)
+        for name, values in zip(statement.columns, zip(*rows, strict=True), strict=True)
+    }
 
 
 def _text(statement: Statement, values: Sequence[Row]) -> str:

@@ -95,7 +95,7 @@ def _begin(statements: PostgresStatements) -> Statement:
     run = new.on_conflict_do_nothing().returning(_ONE).cte("run")
     body = select(*(_given("input", column) for column in inputs.columns)).where(_has(run))
     names = steps.columns.keys()
-    begun = select(statements.rows_of(steps, names)).where(_has(run))
+    begun = select(statements.rows_in_text(steps, names)).where(_has(run))
     # What is left of a run whose header somebody took away by hand is replaced, as in a transaction.
     then = [
         statements.replacing(inputs, postgresql.insert(inputs).from_select(inputs.columns.keys(), body)).cte(
@@ -116,7 +116,7 @@ def _swap(statements: PostgresStatements, header: bool) -> Statement:
         .cte("done")
     )
     names = steps.columns.keys()
-    new = select(statements.rows_of(steps, names)).where(_has(done))
+    new = select(statements.rows_in_text(steps, names)).where(_has(done))
     then: list[CTE] = [insert(steps).from_select(names, new).cte("added")]
     if header:
         values = {name: _given("header", runs.c[name]) for name in _RUN_SET}
