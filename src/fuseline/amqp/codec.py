@@ -219,7 +219,7 @@ def _decode_deep(body: bytes, nesting: int) -> Any:
         if isinstance(error, InvalidMessageError):
             raise
         raise InvalidMessageError(f"not JSON, or nested too deep: {error}") from error
-    if _depth(value) > nesting:
+    if _is_deeper(value, nesting):
         raise InvalidMessageError(f"nested more than {nesting} deep")
     for place, one in _leaves(value, ""):
         if isinstance(one, float) and not math.isfinite(one):
@@ -237,9 +237,12 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _depth(value: Any) -> int:
-    if isinstance(value, dict):
-        return 1 + max((_depth(one) for one in value.values()), default=0)
-    if isinstance(value, list):
-        return 1 + max((_depth(one) for one in value), default=0)
-    return 0
+def _is_deeper(value: Any, nesting: int) -> bool:
+    # Level by level: what the parser takes may nest deeper than a function may call itself.
+    level, found = 0, [value]
+    while found := [one for one in found if isinstance(one, dict | list)]:
+        level += 1
+        if level > nesting:
+            return True
+        found = [part for one in found for part in (one.values() if isinstance(one, dict) else one)]
+    return False

@@ -17,7 +17,7 @@ from fuseline.coordinator.intake import Intake
 from fuseline.coordinator.outbox import Outbox
 from fuseline.coordinator.pipeline import Item, Pipeline
 from fuseline.coordinator.settle import Ticket
-from fuseline.errors import CallerError, FuselineError, StorageUnavailableError
+from fuseline.errors import CallerError, FuselineError, RetryableError, StorageUnavailableError
 from fuseline.ledger import Outcome
 
 log = logging.getLogger(__name__)
@@ -230,7 +230,9 @@ class Answering:
         ticket.done()
 
     def _dispatch_declared(self, one: _Ready, error: FuselineError | None) -> None:
-        if error is None:
+        # One that comes a second time may be recorded and answered: what it brings about has to go out (P4), and goes by
+        # the way of an assignment whose queue is not there.
+        if error is None or (one.delivery.redelivered and isinstance(error, RetryableError)):
             alone = _Together()
             alone.add(one)
             self._apply(alone)

@@ -36,7 +36,13 @@ class Intake:
             if split is None
             else lambda delivery: self._inbox.extend(split(delivery, prefetch))
         )
-        self._consumer: Consumer = link.consume(queue, prefetch, receive, on_batch_end, on_lost)
+
+        def lost(error: FuselineError) -> None:
+            self._drop_stale()
+            if on_lost is not None:
+                on_lost(error)
+
+        self._consumer: Consumer = link.consume(queue, prefetch, receive, on_batch_end, lost)
 
     def __len__(self) -> int:
         return len(self._inbox)
@@ -46,9 +52,13 @@ class Intake:
 
         With all that is in them `limit` messages, fewer when their bodies are large; at least one delivery.
         """
+        self._drop_stale()
+        return _up_to(self._inbox, limit)
+
+    def _drop_stale(self) -> None:
+        # Not only when something is taken: while storage is away nothing is, and each lost channel leaves as many (P6).
         while self._inbox and self._inbox[0].is_stale:
             self._inbox.popleft()
-        return _up_to(self._inbox, limit)
 
     def peek_behind(self, deliveries: Sequence[Delivery], limit: int) -> list[Delivery]:
         """The same of those that come after what `peek` gave."""

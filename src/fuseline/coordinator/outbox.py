@@ -16,6 +16,7 @@ from fuseline.amqp.wire import ControlNotice, Reply
 from fuseline.clock import Clock
 from fuseline.coordinator.announcing import Announcer
 from fuseline.coordinator.parking import PUBLISH_SECONDS, RETRY_SECONDS, Parking
+from fuseline.coordinator.refusing import Refusals
 from fuseline.errors import (
     BrokerBusyError,
     CallerError,
@@ -98,12 +99,13 @@ class Outbox:
         self._waiting: deque[_Assigned] = deque()
         self._unconfirmed = self._unconfirmed_bytes = 0
         self._is_stopped = False
-        self.on_refused: Callable[[StepAssignment, FuselineError], None] = _nothing
+        self.refusals = Refusals(link)
         self.given_up = 0
 
     def stop(self) -> None:
         """Nothing more is assigned, and what is not confirmed by now is never done: it is offered again by the next."""
         self._is_stopped = True
+        self.refusals.stop()
         self._announcer.stop()
 
     @property
@@ -114,7 +116,7 @@ class Outbox:
     def assign(self, outcome: Outcome, assignment: StepAssignment, on_done: Callable[[], None]) -> None:
         """Put an assignment into its queue; `on_done` when RabbitMQ has it, or when it is left to the sweep.
 
-        `on_refused` is called before that when it can never be sent, such as one that is larger than RabbitMQ allows.
+        One that can never be sent, such as one that is larger than RabbitMQ allows, is for the `refusals` before that.
         """
         expiry = outcome.expiry_seconds.get(assignment.step_name)
         self._waiting.append(_Assigned(self, assignment, expiry, on_done))
@@ -136,8 +138,7 @@ class Outbox:
                 # Inputs and results came in as JSON, so all of it is plain.
                 one.body = codec.encode_plain(vars(one.assignment), nesting=codec.MAX_WRAPPED_NESTING)
             except InvalidMessageError as error:  # only nesting under a wrapper can get here
-                self._refuse(one, error)
-                one.on_done()
+                self._refuse(one, error, one.on_done)
                 continue
             self._unconfirmed += 1
             self._unconfirmed_bytes += len(one.body)
@@ -151,10 +152,10 @@ class Outbox:
         if self._waiting:
             self._send_waiting()
 
-    def _refuse(self, one: _Assigned, error: FuselineError) -> None:
+    def _refuse(self, one: _Assigned, error: FuselineError, on_done: Callable[[], None]) -> None:
         log.error("assignment of %s/%s: %s", one.assignment.instance_id, one.assignment.step_name, error)
         self.given_up += 1
-        self.on_refused(one.assignment, error)
+        self.refusals.add(one.assignment, error, on_done)
 
     def send(self, one: _Assigned) -> None:
         """Publish it once."""
@@ -183,8 +184,7 @@ class Outbox:
         assignment = one.assignment
         key = (assignment.workflow_id, assignment.workflow_version)
         if isinstance(error, CallerError):
-            self._refuse(one, error)
-            self.end(one)
+            self._refuse(one, error, lambda: self.end(one))
         elif one.tries <= 1:
             self.given_up += 1
             log.error(
@@ -279,10 +279,6 @@ class Outbox:
     def events(self, outcome: Outcome) -> None:
         """Tell whoever listens."""
         self._announcer.tell(outcome)
-
-
-def _nothing(_assignment: StepAssignment, _error: FuselineError) -> None:
-    return None
 
 
 def _debug_failure(error: FuselineError | None) -> None:

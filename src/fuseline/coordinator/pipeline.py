@@ -74,7 +74,7 @@ class Pipeline:
         """`few`: the commit of so many items is waited for at once."""
         self._ledger = ledger
         self._outbox = outbox
-        outbox.on_refused = self._cannot_be_sent
+        outbox.refusals.on_refused = self._cannot_be_sent
         self._book = book
         self.on_failed: Callable[[], None] = _nothing
         """Called when steps have failed whose assignment cannot be sent: rows were saved, and some may be due soon."""
@@ -303,17 +303,18 @@ class Pipeline:
         if item.on_outcome is not None:
             item.on_outcome(outcome)
 
-    def _cannot_be_sent(self, assignment: StepAssignment, error: FuselineError) -> None:
-        """Its step fails and says why: nothing else would end it but the sweep, hours later and as poison (P7)."""
+    def _cannot_be_sent(self, assignment: StepAssignment, error: FuselineError, again: bool) -> None:
+        """Its step fails and says why: nothing else would end it but the sweep, hours later and as poison (P7).
+
+        `again`: this may be recorded already. Raises `StorageUnavailableError`.
+        """
         problem = StepError(
             type=type(error).__name__, message=f"the assignment cannot be sent: {error}", cause=Cause.INVALID
         )
-        event = StepReported(assignment.step_name, assignment.attempt, Status.FAILED, error=problem)
-        item = Item(Occurrence(assignment.instance_id, event, assignment.workflow_id))
-        try:
-            self.run([item], [None])
-        except StorageUnavailableError as away:
-            log.warning("that step %s cannot be sent is not recorded yet: %s", assignment.step_name, away)
+        event = StepReported(
+            assignment.step_name, assignment.attempt, Status.FAILED, error=problem, redelivered=again
+        )
+        self.run([Item(Occurrence(assignment.instance_id, event, assignment.workflow_id))], [None])
         self.on_failed()
 
     def _tell_stale(self, item: Item, outcome: Outcome) -> None:

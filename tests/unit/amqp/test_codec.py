@@ -203,6 +203,14 @@ def test_nesting_is_bounded_and_what_was_accepted_can_be_passed_on_inside_someth
         decode(b"[" * 100_000, nesting=MAX_WRAPPED_NESTING)
 
 
+@pytest.mark.parametrize("levels", [251, 330, 400, 600, 900, 990, 5_000])
+@pytest.mark.parametrize(("begin", "end"), [(b"[", b"]"), (b'{"a":', b"}")], ids=["lists", "objects"])
+def test_whatever_nests_too_deep_is_no_message(levels: int, begin: bytes, end: bytes) -> None:
+    """P1: one that the parser could read and nobody else would end a coordinator, and the next one."""
+    with pytest.raises(InvalidMessageError):
+        decode(begin * levels + b"0" + end * levels, nesting=MAX_WRAPPED_NESTING)
+
+
 def test_wide_is_not_deep() -> None:
     value: Any = [{"a": []}] * 1_000
     assert decode(encode(value)) == value

@@ -17,9 +17,10 @@ from fuseline.coordinator.commands import Commands
 from fuseline.coordinator.intake import Intake
 from fuseline.coordinator.pipeline import Pipeline
 from fuseline.coordinator.workers import WorkerBook
-from fuseline.errors import FuselineError, StorageUnavailableError
-from fuseline.ledger import Outcome
+from fuseline.errors import DeadlineExceededError, FuselineError, StorageUnavailableError, TopologyError
+from fuseline.ledger import Dispatch, Outcome
 from fuseline.testing.flows import graph
+from tests.unit.coordinator.outboxes import outbox_with
 from tests.unit.ledgers import Leaving, ledger_over
 
 
@@ -112,13 +113,13 @@ class Dispatching:
     """Dispatches of many runs in an inbox, over a storage that is left to commit."""
 
     def __init__(self, *commands: Sequence[str], redelivered: bool = False) -> None:
-        ledger, self.storage, clock = ledger_over(Leaving(), graph("g", {"a": []}))
+        self.ledger, self.storage, clock = ledger_over(Leaving(), graph("g", {"a": []}))
+        ledger = self.ledger
         self.assigned: list[str] = []
         self.replies: list[bool] = []
         self.acked: list[int] = []
         self.lost = 0
-        outbox: Any = SimpleNamespace(
-            flush=lambda: None,
+        outbox = outbox_with(
             reply=lambda _request, reply: self.replies.append(reply.ok),
             assign=self._assign,
             events=lambda _outcome: None,
@@ -207,6 +208,31 @@ def test_a_dispatch_that_comes_again_and_may_be_lost_is_kept() -> None:
     assert desk.answer()
     desk.pipeline.finish()
     assert (desk.replies, desk.acked, desk.assigned) == ([False, True], [1], ["a"])
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "not recorded"])
+def test_a_dispatch_that_comes_again_goes_out_although_its_queue_cannot_be_declared(recorded: bool) -> None:
+    """P4: the coordinator that recorded and answered it was killed, and with it RabbitMQ's node that leads the queue."""
+    desk = Dispatching(["a"], redelivered=True)
+    if recorded:
+        desk.ledger.apply([Dispatch("g", "1", "a")])
+    desk.declared.clear()
+    desk.answer()
+    (then,) = desk.ensured
+    then(DeadlineExceededError("RabbitMQ did not answer in time"))
+    desk.pipeline.finish()
+    assert (desk.replies, desk.acked, desk.assigned) == ([True], [1], ["a"])
+
+
+@pytest.mark.parametrize("redelivered", [True, False])
+def test_a_dispatch_whose_queue_can_never_be_declared_is_refused(redelivered: bool) -> None:
+    """P7; and so is one that comes for the first time and may be repeated."""
+    desk = Dispatching(["a"], redelivered=redelivered)
+    desk.declared.clear()
+    desk.answer()
+    (then,) = desk.ensured
+    then(TopologyError("it has other arguments") if redelivered else DeadlineExceededError("no answer"))
+    assert (desk.replies, desk.acked, desk.assigned) == ([False], [1], [])
 
 
 def test_a_dispatch_that_storage_cannot_begin_is_refused_at_once() -> None:

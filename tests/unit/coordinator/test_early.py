@@ -18,6 +18,7 @@ from fuseline.errors import StorageUnavailableError
 from fuseline.ledger import Dispatch, Occurrence, Outcome
 from fuseline.model import Status
 from fuseline.testing.flows import graph
+from tests.unit.coordinator.outboxes import outbox_with
 from tests.unit.ledgers import Leaving, ledger_over, ledger_with
 
 
@@ -36,12 +37,12 @@ def test_what_an_early_report_queues_goes_out_when_only_the_answer_to_the_commit
         sent.append(assignment.step_name)
         on_done()
 
-    outbox = SimpleNamespace(assign=assign, events=lambda _outcome: None)
-    pipeline = Pipeline(ledger, cast("Any", outbox), WorkerBook(clock, 60.0))
+    outbox = outbox_with(assign=assign, events=lambda _outcome: None)
+    pipeline = Pipeline(ledger, outbox, WorkerBook(clock, 60.0))
     later: list[Callable[[], None]] = []
     looks: list[bool] = []
     early = EarlyReports(
-        pipeline, cast("Any", outbox), lambda _seconds, then: later.append(then), lambda: looks.append(True)
+        pipeline, outbox, lambda _seconds, then: later.append(then), lambda: looks.append(True)
     )
     settled: list[bool] = []
     ticket = Ticket(cast("Any", SimpleNamespace(settle=lambda: settled.append(True))), cast("Any", None))
@@ -72,10 +73,10 @@ def test_early_reports_that_come_while_others_are_asked_about_share_their_timer(
     """Each batch that was finished for them armed one more, so that a moment became shorter and shorter."""
     ledger, _, clock = ledger_over(Leaving(), graph("g", {"a": ["b"]}))
     ledger.apply([Dispatch("g", "1", i) for i in ("r", "s")])
-    outbox = SimpleNamespace(events=lambda _outcome: None)
-    pipeline = Pipeline(ledger, cast("Any", outbox), WorkerBook(clock, 60.0), few=0)
+    outbox = outbox_with(events=lambda _outcome: None)
+    pipeline = Pipeline(ledger, outbox, WorkerBook(clock, 60.0), few=0)
     armed: list[float] = []
-    early = EarlyReports(pipeline, cast("Any", outbox), lambda seconds, _then: armed.append(seconds))
+    early = EarlyReports(pipeline, outbox, lambda seconds, _then: armed.append(seconds))
     ticket = Ticket(cast("Any", SimpleNamespace(settle=lambda: None)), cast("Any", None))
 
     def hold_all(outcomes: Sequence[Outcome]) -> None:

@@ -13,17 +13,20 @@ from fuseline.amqp.consuming import Delivery
 from fuseline.amqp.link import Link
 from fuseline.coordinator import intake
 from fuseline.coordinator.intake import Intake
+from fuseline.errors import BrokerUnavailableError
 
 
 class FakeLink:
     """Says what is delivered."""
 
     deliver: Any
+    lost: Any
 
     def consume(
         self, _queue: str, _prefetch: int, deliver: Any, _on_batch_end: Any, _on_lost: Any = None
     ) -> Any:
         self.deliver = deliver
+        self.lost = _on_lost
         return SimpleNamespace()
 
 
@@ -71,3 +74,18 @@ def test_reports_that_came_in_one_message_count_each(link: FakeLink, inbox: Inta
     for one in (delivery(1), three, delivery(1)):
         link.deliver(one)
     assert [len(inbox.peek(limit)) for limit in (1, 3, 4, 5)] == [1, 1, 2, 3]
+
+
+def test_what_is_of_a_lost_channel_is_not_kept_until_somebody_asks(link: FakeLink, inbox: Intake) -> None:
+    """P6: while storage is away nobody does, however often the channel is lost."""
+    line = SimpleNamespace(generation=1)
+    for generation in range(1, 6):
+        line.generation = generation
+        if generation > 1:
+            link.lost(BrokerUnavailableError("gone"))
+        for _ in range(10):
+            one = delivery(10)
+            one.line, one.generation = cast("Any", line), generation
+            link.deliver(one)
+        assert len(inbox) == 10
+    assert len(inbox.peek(100)) == 10

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from fuseline.coordinator.outbox import Outbox
 from fuseline.coordinator.pipeline import FEW, Item, Pipeline
 from fuseline.coordinator.workers import WorkerBook
 from fuseline.engine import Verdict
@@ -19,6 +18,7 @@ from fuseline.ledger import Dispatch, Occurrence, Outcome
 from fuseline.model import RunStatus, Status, WorkflowSchema
 from fuseline.storage.base import Changes, Transaction
 from fuseline.testing.flows import graph
+from tests.unit.coordinator.outboxes import outbox_with
 from tests.unit.ledgers import Leaving, Watched, ledger_over, ledger_with
 
 ONE = WorkflowSchema(workflow_id="g", version="1", steps={"a": {"name": "a"}})
@@ -64,7 +64,11 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     ledger, storage, clock = ledger_with(ONE)
     ledger.apply([Dispatch("g", "1", one) for one in ("good", "bad")])
     refuse_nul(storage, monkeypatch)
-    return Pipeline(ledger, cast("Outbox", SimpleNamespace(flush=lambda: None)), WorkerBook(clock, 60.0))
+    return Pipeline(
+        ledger,
+        outbox_with(),
+        WorkerBook(clock, 60.0),
+    )
 
 
 @pytest.mark.parametrize("result", [None, 1])
@@ -116,7 +120,11 @@ def test_who_took_a_step_by_a_lone_report_that_may_be_committed_keeps_it(
     """P5: it was taken for a broken one, and its worker told to stop what he rightfully holds."""
     ledger, storage, clock = ledger_with(graph("g", {"a": ["b"]}))
     ledger.apply([Dispatch("g", "1", "run")])
-    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace(flush=lambda: None)), WorkerBook(clock, 60.0))
+    pipeline = Pipeline(
+        ledger,
+        outbox_with(),
+        WorkerBook(clock, 60.0),
+    )
     break_after_the_commit(pipeline, monkeypatch)
     (outcome,) = pipeline.apply([report("run", holder="w", continues_with="b")])
     assert (outcome.verdict, outcome.stop_holders) == (Verdict.DUPLICATE, [])
@@ -129,7 +137,11 @@ def test_what_a_worker_gave_back_goes_out_although_the_batch_broke_after_its_com
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ledger, _storage, clock = ledger_with(graph("g", {"a": []}))
-    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace(flush=lambda: None)), WorkerBook(clock, 60.0))
+    pipeline = Pipeline(
+        ledger,
+        outbox_with(),
+        WorkerBook(clock, 60.0),
+    )
     released = []
     for i in ("one", "two"):
         ledger.apply([Dispatch("g", "1", i)])
@@ -145,7 +157,11 @@ def test_who_goes_on_from_what_cannot_be_stored_is_told_to_stop(monkeypatch: pyt
     ledger, storage, clock = ledger_with(graph("g", {"a": ["b"]}))
     ledger.apply([Dispatch("g", "1", "bad")])
     refuse_nul(storage, monkeypatch)
-    pipeline = Pipeline(ledger, cast("Outbox", SimpleNamespace(flush=lambda: None)), WorkerBook(clock, 60.0))
+    pipeline = Pipeline(
+        ledger,
+        outbox_with(),
+        WorkerBook(clock, 60.0),
+    )
     (bad,) = pipeline.apply([report("bad", action="x\0", holder="w", continues_with="b")])
     assert bad.finished == "FAILED"
     assert bad.stop_holders == [StopHolder("b", 1, "w", ("a", 1))]
@@ -154,12 +170,14 @@ def test_who_goes_on_from_what_cannot_be_stored_is_told_to_stop(monkeypatch: pyt
 def test_what_is_due_after_a_step_that_cannot_be_sent_is_looked_at() -> None:
     """P1: no report comes of it, after which somebody would look."""
     ledger, storage, clock = ledger_with(ONE)
-    outbox: Any = SimpleNamespace(flush=lambda: None, events=lambda _outcome: None, notify=lambda *_: None)
+    outbox: Any = SimpleNamespace(
+        flush=lambda: None, refusals=SimpleNamespace(), events=lambda _outcome: None, notify=lambda *_: None
+    )
     pipeline = Pipeline(ledger, outbox, WorkerBook(clock, 60.0))
     seen: list[RunStatus] = []
     pipeline.on_failed = lambda: seen.extend(row.status for row in storage.list_runs())
     (outcome,) = ledger.apply([Dispatch("g", "1", "r")])
-    outbox.on_refused(outcome.assignments[0], CallerError("larger than RabbitMQ allows"))
+    outbox.refusals.on_refused(outcome.assignments[0], CallerError("larger than RabbitMQ allows"), False)
     assert seen == [RunStatus.FAILED]
 
 
@@ -172,7 +190,10 @@ class Left:
         self.ledger = ledger
         self.storage.ended.clear()
         self.pipeline = Pipeline(
-            ledger, cast("Outbox", SimpleNamespace(flush=lambda: None)), WorkerBook(clock, 60.0), few
+            ledger,
+            outbox_with(),
+            WorkerBook(clock, 60.0),
+            few,
         )
         self.told: list[tuple[str, Any]] = []
 
@@ -272,7 +293,10 @@ def test_where_storage_commits_at_the_end_a_batch_is_done_at_once() -> None:
     ledger, storage, clock = ledger_with(ONE)
     ledger.apply([Dispatch("g", "1", "a")])
     pipeline = Pipeline(
-        ledger, cast("Outbox", SimpleNamespace(flush=lambda: None)), WorkerBook(clock, 60.0), few=0
+        ledger,
+        outbox_with(),
+        WorkerBook(clock, 60.0),
+        few=0,
     )
     told: list[Outcome] = []
     pipeline.begin([report("a")], told.extend, told.append)  # type: ignore[arg-type]
@@ -288,7 +312,7 @@ def test_what_few_reports_make_ready_leaves_before_anybody_is_told(count: int) -
     """A lone step waits for its assignment; of a large batch each item is carried out by itself."""
     ledger, _, clock = ledger_with(graph("g", {"a": ["b"]}))
     done: list[str] = []
-    outbox: Any = SimpleNamespace(
+    outbox = outbox_with(
         assign=lambda outcome, _assignment, _done: done.append(f"assign {outcome.instance_id}"),
         flush=lambda: done.append("flush"),
         events=lambda outcome: done.append(f"tell {outcome.instance_id}"),

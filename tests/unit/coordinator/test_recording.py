@@ -42,7 +42,10 @@ class Bench:
         ledger.apply([Dispatch("g", "1", i) for i in ("r", "s", "t")])
         parking = SimpleNamespace(park=lambda *refused: self.parked.append(refused))
         outbox = cast(
-            "Outbox", SimpleNamespace(parking=parking, flush=lambda: None, events=lambda _outcome: None)
+            "Outbox",
+            SimpleNamespace(
+                parking=parking, refusals=SimpleNamespace(), flush=lambda: None, events=lambda _outcome: None
+            ),
         )
         intake = Intake(cast("Link", self), "q", MOST, lambda: None, split=slices_of)
         self.source = Source(

@@ -6,7 +6,7 @@ import gc
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -233,6 +233,51 @@ def test_a_name_that_is_no_text_is_refused(
     with pytest.raises(CallerError, match="cannot hold"):
         storage.list_runs(workflow_id=name)
     assert storage.read_run(instance_id) is None
+
+
+def test_a_letter_that_an_encoding_has_another_for_is_refused(
+    fresh_postgres_url: str, instance_id: str
+) -> None:
+    """P3: Python writes a yen sign as a backslash in it, which would move what stands behind it to another run's row."""
+    storage = PostgresRuntimeStorage(fresh_postgres_url, upgrade=True)
+    storage.close()
+    storage = PostgresRuntimeStorage(f"{fresh_postgres_url}?client_encoding=sjis")
+    written = {
+        instance_id: [step_row("s", action="\u00a5")],
+        "other": [step_row("s", action=", yours\u00a5")],
+    }
+    with pytest.raises(CallerError, match="cannot hold"):
+        keep(storage, run_row(instance_id), **written)
+    with pytest.raises(CallerError, match="cannot hold"):
+        storage.read_run("\u00a5")
+    keep(storage, run_row(instance_id), **{instance_id: [step_row("s", action="\u65e5\\")]})
+    stored = storage.read_run(instance_id)
+    storage.close()
+    assert stored is not None
+    assert stored.steps["s"].action == "\u65e5\\"
+
+
+def test_nothing_stays_nothing_where_a_database_has_arrays_without_nulls(
+    fresh_postgres_url: str, instance_id: str
+) -> None:
+    """P7: PostgreSQL would read the text "null", or no number, where a row has nothing."""
+    with psycopg.connect(fresh_postgres_url, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET array_nulls = off")
+    storage = PostgresRuntimeStorage(fresh_postgres_url, upgrade=True)
+    row = run_row(instance_id, due_at=1.0, finished_at=2.0)
+    keep(storage, row, **{instance_id: [step_row("s")]})
+    stored = storage.read_run(instance_id)
+    storage.close()
+    assert stored is not None
+    assert (stored.run, stored.steps["s"]) == (row, step_row("s"))
+
+
+def test_a_row_without_what_it_must_have_is_refused(
+    storage: PostgresRuntimeStorage, instance_id: str
+) -> None:
+    """P1: it is wrong tomorrow, too; tried again and again it would keep all that came with it."""
+    with pytest.raises(CallerError, match="cannot hold"):
+        keep(storage, run_row(instance_id, version=cast("str", None)))
 
 
 def test_a_time_that_is_no_number_is_refused(storage: PostgresRuntimeStorage, instance_id: str) -> None:

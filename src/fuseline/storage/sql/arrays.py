@@ -17,7 +17,10 @@ from fuseline.errors import CallerError
 
 
 def to_array(values: Sequence[Any]) -> bytes | str:
-    """Of texts, numbers, truths and None; bytes where they are ASCII. Raises `CallerError` for NaN and infinity."""
+    """Of texts, numbers, truths and None, and nothing else; bytes where they are ASCII.
+
+    Raises `CallerError` for NaN and infinity.
+    """
     try:
         written = to_json(values, inf_nan_mode="constants")
     except (PydanticSerializationError, ValueError):  # a lone surrogate
@@ -46,7 +49,7 @@ def _literal(value: Any) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return '"' + str.replace(value, "\\", "\\\\").replace('"', '\\"') + '"'
     if isinstance(value, float) and not math.isfinite(value):
         raise CallerError("a number that PostgreSQL cannot hold: it is not finite")
     return repr(value).lower()

@@ -254,7 +254,7 @@ def _numbered(text: str) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _dumped(value: Any, encoding: str) -> bytes:
-    if isinstance(value, bytes):
+    if isinstance(value, bytes):  # an array that is written down already
         return value
     if isinstance(value, list | tuple):
         value = to_array(value)
@@ -268,4 +268,7 @@ def _dumped(value: Any, encoding: str) -> bytes:
         encoded: bytes = value.encode(encoding)
     except UnicodeEncodeError as error:
         raise CallerError(f"a text that PostgreSQL cannot hold: {error}") from error
+    # Python writes a yen sign as a backslash in Japanese encodings, which would end an array's element elsewhere.
+    if encoding != "utf-8" and not value.isascii() and encoded.decode(encoding) != value:
+        raise CallerError(f"a text that PostgreSQL cannot hold: {encoding} has not each of its letters")
     return encoded

@@ -60,6 +60,7 @@ _SESSION = {
     # A process that is stopped in a transaction must not keep its runs from the others for ever.
     "idle_in_transaction_session_timeout": "30s",
     "default_transaction_isolation": r"read\ committed",
+    "array_nulls": "on",  # a row of a batch is written as arrays: without, what is not there would be the text "null"
 }
 _KEEPALIVE = {
     "connect_timeout": 5,
@@ -360,7 +361,7 @@ def postgres_engine(url: URL, *, for_one: bool = False, pool_size: int = 10) -> 
 
 
 _UNFIT = (errors.UndefinedTable, errors.UndefinedColumn)
-_WRONG = (psycopg.DataError, psycopg.ProgrammingError)
+_WRONG = (psycopg.DataError, psycopg.ProgrammingError, errors.NotNullViolation)
 
 
 @contextmanager
