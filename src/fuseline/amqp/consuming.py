@@ -279,6 +279,8 @@ class Consumer(Line):
         channel.basic_qos(prefetch_count=self._prefetch, callback=partial(self._declare, channel))
 
     def _declare(self, channel: Channel, _frame: Any) -> None:
+        if channel is not self._channel or not channel.is_open:  # it was ended before the answer came
+            return
         if self._private is None:
             self._consume(channel)
             return
