@@ -50,20 +50,25 @@ class Refusals:
 
     def _record(self) -> None:
         self._is_busy = True
-        while self._waiting and not self._is_stopped:
-            one = self._waiting[0]
-            try:
-                self.on_refused(one.assignment, one.error, one.may_be_recorded)
-            except StorageUnavailableError as away:
-                log.warning(
-                    "that step %s cannot be sent is not recorded yet: %s", one.assignment.step_name, away
-                )
-                one.may_be_recorded = True
-                self._link.call_later(RETRY_SECONDS, self._record)
-                return
-            self._waiting.popleft()
-            one.on_done()
-        self._is_busy = False
+        is_away = False
+        try:
+            while self._waiting and not self._is_stopped and not is_away:
+                is_away = not self._is_recorded(self._waiting[0])
+                if not is_away:
+                    self._waiting.popleft().on_done()
+        finally:
+            self._is_busy = is_away
+        if is_away:
+            self._link.call_later(RETRY_SECONDS, self._record)
+
+    def _is_recorded(self, one: _Refused) -> bool:
+        try:
+            self.on_refused(one.assignment, one.error, one.may_be_recorded)
+        except StorageUnavailableError as away:
+            log.warning("that step %s cannot be sent is not recorded yet: %s", one.assignment.step_name, away)
+            one.may_be_recorded = True
+            return False
+        return True
 
 
 def _nothing(_assignment: StepAssignment, _error: FuselineError, _again: bool) -> None:

@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 
 from fuseline.amqp.acking import ACK_SECONDS, Acks
 from fuseline.amqp.consuming import Consumer, Delivery
-from fuseline.amqp.limits import LinkLimits
 from fuseline.amqp.traffic import Traffic
-from fuseline.amqp.turn import Turn
-from fuseline.clock import ManualClock
+from tests.unit.amqp.consumers import consumer_on
 
 
 class Server:
@@ -133,18 +131,7 @@ class Channel:
 def consuming(prefetch: int) -> tuple[Consumer, Channel, Loop]:
     loop: Any = Loop()
     connection: Any = SimpleNamespace(traffic=Traffic(), pika=None)
-    consumer = Consumer(
-        "queue",
-        prefetch,
-        lambda _delivery: None,
-        None,
-        None,
-        connection=connection,
-        loop=loop,
-        turn=Turn(loop),
-        clock=ManualClock(),
-        limits=LinkLimits(),
-    )
+    consumer = consumer_on(connection, loop, "queue", prefetch)
     channel = Channel()
     consumer._channel = channel  # type: ignore[assignment]
     return consumer, channel, loop

@@ -7,12 +7,9 @@ from typing import Any
 
 import pytest
 
-from fuseline.amqp.consuming import Consumer
-from fuseline.amqp.limits import LinkLimits
 from fuseline.amqp.resources import PrivateQueue
 from fuseline.amqp.traffic import Traffic
-from fuseline.amqp.turn import Turn
-from fuseline.clock import ManualClock
+from tests.unit.amqp.consumers import consumer_on
 
 
 class Closing:
@@ -55,18 +52,7 @@ def test_an_answer_that_comes_after_the_end_is_nobody_s(queue: str | PrivateQueu
     channel = Closing()
     loop: Any = SimpleNamespace(call_soon=lambda call: call(), call_later=lambda *_: None)
     connection: Any = SimpleNamespace(traffic=Traffic(), pika=channel)
-    consumer = Consumer(
-        queue,
-        10,
-        lambda _delivery: None,
-        None,
-        None,
-        connection=connection,
-        loop=loop,
-        turn=Turn(loop),
-        clock=ManualClock(),
-        limits=LinkLimits(),
-    )
+    consumer = consumer_on(connection, loop, queue, 10)
     consumer.open()
     channel.opened(channel)
     if how == "by its owner":

@@ -13,7 +13,7 @@ from fuseline.coordinator.outbox import Outbox
 from fuseline.coordinator.pipeline import Item, Pipeline
 from fuseline.coordinator.settle import Ticket
 from fuseline.coordinator.workers import WorkerBook
-from fuseline.errors import FuselineError, InvalidMessageError, StorageUnavailableError
+from fuseline.errors import FatalError, FuselineError, InvalidMessageError, StorageUnavailableError
 from fuseline.ledger import Dispatch, Occurrence
 from fuseline.model import RunStatus, Status
 from fuseline.testing.flows import graph
@@ -105,3 +105,19 @@ def test_what_is_not_recorded_as_the_coordinator_stops_is_left_to_the_next_one()
     desk.storage.is_full = False
     desk.later.pop()()
     assert (desk.status(), desk.settled) == ((RunStatus.RUNNING, Status.QUEUED), 0)
+
+
+def test_an_error_that_goes_up_keeps_nothing_that_is_refused_later_from_being_recorded() -> None:
+    """P7."""
+    desk = Desk("r", "s")
+    record, desk.outbox.refusals.on_refused = desk.outbox.refusals.on_refused, _breaks
+    with pytest.raises(FatalError):
+        desk.published[0](REFUSED)
+    desk.outbox.refusals.on_refused = record
+    desk.published[1](REFUSED)
+    assert {desk.status(i) for i in "rs"} == {(RunStatus.FAILED, Status.FAILED)}
+    assert desk.settled == 2
+
+
+def _breaks(*_what: object) -> None:
+    raise FatalError("the tables are gone")

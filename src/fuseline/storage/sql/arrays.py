@@ -27,7 +27,7 @@ def to_array(values: Sequence[Any]) -> bytes | str:
         return _to_array(values)
     if not written.isascii() or (b"\\" in written and _has_control(written)):
         return _to_array(values)
-    if (b"N" in written or b"I" in written) and _has_no_number(values):
+    if (b"N" in written or b"I" in written) and _has_non_finite(values):
         raise CallerError("a number that PostgreSQL cannot hold: it is not finite")
     return b"{" + written[1:-1] + b"}"
 
@@ -37,7 +37,7 @@ def _has_control(written: bytes) -> bool:
     return b"\\" in written.replace(b"\\\\", b"").replace(b'\\"', b"")
 
 
-def _has_no_number(values: Sequence[Any]) -> bool:
+def _has_non_finite(values: Sequence[Any]) -> bool:
     return any(isinstance(value, float) and not math.isfinite(value) for value in values)
 
 

@@ -254,13 +254,11 @@ def _numbered(text: str) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _dumped(value: Any, encoding: str) -> bytes:
-    if isinstance(value, bytes):  # an array that is written down already
-        return value
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         value = to_array(value)
-        if isinstance(value, bytes):
-            return value
-    elif not isinstance(value, str):
+    if isinstance(value, bytes):  # an array, in ASCII
+        return value
+    if not isinstance(value, str):
         value = repr(value)  # a number
     if "\x00" in value:
         raise CallerError("a text that PostgreSQL cannot hold: it has a NUL")

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 POOL_SECONDS = 10.0
 STATEMENT_BYTES = 16 * 1024 * 1024
-"""Rows that one statement writes, as JSON: it must end in time, and no message to PostgreSQL may have a gigabyte."""
+"""Rows that one statement writes, written down: it must end in time, and no message to PostgreSQL may have a gigabyte."""
 
 # Every statement here has an index to go by. The planner, asked while the tables are small, would read them whole, and a
 # prepared statement keeps its plan while they grow; whole tables cost too much then, and so does compiling (jit) for the
