@@ -171,6 +171,13 @@ def postgres_url(_postgres_server_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def postgres_url_of_file(_postgres_server_url: str) -> Iterator[str]:
+    """An empty PostgreSQL database for the tests of one file: who serves all runs of a database must not find another's."""
+    with _database(_postgres_server_url) as url:
+        yield url
+
+
 @pytest.fixture
 def fresh_postgres_url(_postgres_server_url: str) -> Iterator[str]:
     """An empty PostgreSQL database for one test."""

@@ -20,9 +20,9 @@ def sqlite(tmp_path: Path) -> RuntimeStorage:
 
 
 @pytest.fixture
-def postgres(postgres_url: str) -> RuntimeStorage:
-    upgrade(postgres_url)
-    return open_storage(postgres_url)
+def postgres(postgres_url_of_file: str) -> RuntimeStorage:
+    upgrade(postgres_url_of_file)
+    return open_storage(postgres_url_of_file)
 
 
 class TestMemoryBrokerOnSqlite(BrokerContract):
